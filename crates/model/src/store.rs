@@ -1,0 +1,149 @@
+//! The seam to the place where a repository's objects are kept.
+
+use crate::{Id, Result};
+use std::fmt;
+
+/// The kinds of object in a repository, each with a folder of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// `config`, the one object without an id.
+    Config,
+    /// `keys/<id>`.
+    Key,
+    /// `locks/<id>`.
+    Lock,
+    /// `snapshots/<id>`.
+    Snapshot,
+    /// `index/<id>`.
+    Index,
+    /// `data/<two hex digits>/<id>`.
+    Pack,
+}
+
+impl ObjectKind {
+    /// Every kind that is listed by id.
+    pub const LISTED: [Self; 5] = [Self::Key, Self::Lock, Self::Snapshot, Self::Index, Self::Pack];
+
+    /// The folder (or for the config the name) of this kind in a repository.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Key => "keys",
+            Self::Lock => "locks",
+            Self::Snapshot => "snapshots",
+            Self::Index => "index",
+            Self::Pack => "data",
+        }
+    }
+}
+
+/// The name of one object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey {
+    /// Which folder it lives in.
+    pub kind: ObjectKind,
+    /// SHA-256 of its stored bytes; all zero for the config.
+    pub id: Id,
+}
+
+impl StoreKey {
+    /// The config object.
+    pub const CONFIG: Self = Self { kind: ObjectKind::Config, id: Id([0; 32]) };
+
+    /// The object of `kind` named `id`.
+    pub fn new(kind: ObjectKind, id: impl Into<Id>) -> Self {
+        Self { kind, id: id.into() }
+    }
+
+    /// The path below the repository's root, with `/` between parts.
+    pub fn path(&self) -> String {
+        match self.kind {
+            ObjectKind::Config => "config".to_owned(),
+            ObjectKind::Pack => {
+                let hex = self.id.to_string();
+                format!("data/{}/{hex}", &hex[..2])
+            }
+            kind => format!("{}/{}", kind.folder(), self.id),
+        }
+    }
+}
+
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+/// How a store differs from the ideal one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Parallel calls that help; readers and writers keep about this many in flight.
+    pub connections: usize,
+    /// A round trip costs so much that nearby ranges should be fetched in one call, up to this gap in bytes.
+    pub coalesce_gap_bytes: u64,
+    /// `put` refuses an existing name atomically, also against another host.
+    pub exclusive_create: bool,
+}
+
+/// Where objects are kept. Every call may block and may come from several threads at once.
+///
+/// Objects are immutable: a name is written once and, but for `config`, is the SHA-256 of the bytes, so repeating a
+/// write is harmless. Wrap a store to add behaviour (retry, faults, records); never reach around it.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Where this is, for people: a path or URL without secrets.
+    fn location(&self) -> String;
+
+    /// What to expect of it.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the folders of a new repository. Idempotent.
+    fn create(&self) -> Result<()>;
+
+    /// Writes a whole object from `parts` in order. Atomic: other readers see all of it or nothing, also after a crash.
+    /// On return the bytes are durable, but the *name* is promised to survive a power cut only after [`Store::sync`].
+    /// An object already there under that name is left as it is, with [`crate::ErrorKind::Conflict`] for the config and
+    /// success for all else. After any error the object may or may not be there.
+    fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()>;
+
+    /// Makes all names put so far durable.
+    fn sync(&self) -> Result<()>;
+
+    /// The whole object. [`crate::ErrorKind::Absent`] when there is none.
+    fn get(&self, key: &StoreKey) -> Result<Vec<u8>>;
+
+    /// Exactly `length` bytes from `offset` into `out` (cleared first, its capacity reused).
+    /// [`crate::ErrorKind::Corrupt`] when the object is shorter than that.
+    fn get_range(&self, key: &StoreKey, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<()>;
+
+    /// Length in bytes. [`crate::ErrorKind::Absent`] when there is none.
+    fn size(&self, key: &StoreKey) -> Result<u64>;
+
+    /// All objects of a kind with their sizes, in no order. Names that are not ids are passed over.
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(Id, u64)>>;
+
+    /// Removes an object; removing what is not there succeeds.
+    fn remove(&self, key: &StoreKey) -> Result<()>;
+}
+
+impl From<crate::BlobId> for Id {
+    fn from(id: crate::BlobId) -> Self {
+        id.0
+    }
+}
+
+macro_rules! into_id {
+    ($($name:ident),*) => {$(
+        impl From<crate::$name> for Id {
+            fn from(id: crate::$name) -> Self {
+                id.0
+            }
+        }
+    )*};
+}
+into_id!(TreeId, PackId, SnapshotId, IndexId, KeyId, LockId);
