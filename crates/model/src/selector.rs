@@ -26,7 +26,10 @@ pub struct Selector {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Which {
     /// Newest first, so many steps back, at or before a moment if given.
-    Nth { back: usize, before: Option<Time> },
+    Nth {
+        back: usize,
+        before: Option<Time>,
+    },
     Prefix(String),
 }
 
@@ -39,7 +42,8 @@ impl Selector {
     /// Picks the snapshot meant. [`ErrorKind::Absent`] when there is none, [`ErrorKind::Invalid`] when a prefix fits
     /// several.
     pub fn pick(&self, candidates: &[Candidate]) -> Result<SnapshotId> {
-        let mut fitting: Vec<&Candidate> = candidates.iter().filter(|c| self.app.is_none() || c.app == self.app).collect();
+        let mut fitting: Vec<&Candidate> =
+            candidates.iter().filter(|c| self.app.is_none() || c.app == self.app).collect();
         fitting.sort_by_key(|c| std::cmp::Reverse((c.time, c.id)));
         match &self.which {
             Which::Nth { back, before } => fitting
@@ -55,8 +59,12 @@ impl Selector {
                     [] => Err(self.absent(&fitting)),
                     several => {
                         let names: Vec<_> = several.iter().take(4).map(|c| c.id.to_string()[..12].to_owned()).collect();
-                        Err(Error::invalid(format!("{prefix:?} fits {} snapshots: {}", several.len(), names.join(", ")))
-                            .with_hint("give more digits of the id"))
+                        Err(Error::invalid(format!(
+                            "{prefix:?} fits {} snapshots: {}",
+                            several.len(),
+                            names.join(", ")
+                        ))
+                        .with_hint("give more digits of the id"))
                     }
                 }
             }
@@ -103,7 +111,11 @@ impl FromStr for Selector {
             Which::Nth { back, before: None }
         } else if let Some(moment) = base.strip_prefix("before:") {
             Which::Nth { back, before: Some(parse_moment(moment).ok_or_else(usage)?) }
-        } else if back == 0 && !rest.contains('~') && (4..=64).contains(&base.len()) && base.bytes().all(|b| b.is_ascii_hexdigit()) {
+        } else if back == 0
+            && !rest.contains('~')
+            && (4..=64).contains(&base.len())
+            && base.bytes().all(|b| b.is_ascii_hexdigit())
+        {
             Which::Prefix(base.to_ascii_lowercase())
         } else {
             return Err(usage());
@@ -116,7 +128,10 @@ impl FromStr for Selector {
 fn parse_moment(text: &str) -> Option<Time> {
     let moment = text.replacen(' ', "T", 1);
     Time::parse_rfc3339(&moment)
-        .or_else(|| (moment.is_ascii() && moment.len() > 16).then(|| Time::parse_rfc3339(&format!("{}:00{}", &moment[..16], &moment[16..])))?)
+        .or_else(|| {
+            (moment.is_ascii() && moment.len() > 16)
+                .then(|| Time::parse_rfc3339(&format!("{}:00{}", &moment[..16], &moment[16..])))?
+        })
         .or_else(|| Time::parse_rfc3339(&format!("{moment}T00:00:00Z")))
         .or_else(|| Time::parse_rfc3339(&format!("{moment}Z")))
         .or_else(|| Time::parse_rfc3339(&format!("{moment}:00Z")))

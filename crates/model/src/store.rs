@@ -2,6 +2,8 @@
 
 use crate::{Id, Result};
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The kinds of object in a repository, each with a folder of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +93,15 @@ pub struct Capabilities {
     pub exclusive_create: bool,
 }
 
+/// What [`Store::sweep`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Leftovers removed.
+    pub leftovers: u64,
+    /// Bytes they took.
+    pub bytes: u64,
+}
+
 /// Where objects are kept. Every call may block and may come from several threads at once.
 ///
 /// Objects are immutable: a name is written once and, but for `config`, is the SHA-256 of the bytes, so repeating a
@@ -111,7 +122,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// success for all else. After any error the object may or may not be there.
     fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()>;
 
-    /// Makes all names put so far durable.
+    /// Makes all names put and all removals so far durable.
     fn sync(&self) -> Result<()>;
 
     /// The whole object. [`crate::ErrorKind::Absent`] when there is none.
@@ -129,6 +140,49 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes an object; removing what is not there succeeds.
     fn remove(&self, key: &StoreKey) -> Result<()>;
+
+    /// Removes what killed writers left behind (half-written temporaries, unfinished uploads) and nobody has touched for
+    /// `older_than`. Never removes an object, nor the work of a writer that is alive.
+    fn sweep(&self, older_than: Duration) -> Result<Swept> {
+        let _ = older_than;
+        Ok(Swept::default())
+    }
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn location(&self) -> String {
+        (**self).location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+    fn create(&self) -> Result<()> {
+        (**self).create()
+    }
+    fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        (**self).put(key, parts)
+    }
+    fn sync(&self) -> Result<()> {
+        (**self).sync()
+    }
+    fn get(&self, key: &StoreKey) -> Result<Vec<u8>> {
+        (**self).get(key)
+    }
+    fn get_range(&self, key: &StoreKey, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<()> {
+        (**self).get_range(key, offset, length, out)
+    }
+    fn size(&self, key: &StoreKey) -> Result<u64> {
+        (**self).size(key)
+    }
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(Id, u64)>> {
+        (**self).list(kind)
+    }
+    fn remove(&self, key: &StoreKey) -> Result<()> {
+        (**self).remove(key)
+    }
+    fn sweep(&self, older_than: Duration) -> Result<Swept> {
+        (**self).sweep(older_than)
+    }
 }
 
 impl From<crate::BlobId> for Id {

@@ -1,1 +1,21 @@
-//! lastgood repo.
+//! The repository engine: restic's repository format, version 2, written and read at the speed of the machine.
+//!
+//! This crate alone knows the on-disk format. It stores through [`lastgood_model::store::Store`] and is fed through
+//! [`lastgood_model::source::Sink`]; it knows no database and no cloud.
+
+pub mod chunk;
+pub mod crypto;
+pub mod format;
+pub mod index;
+pub mod lock;
+pub mod pipe;
+pub mod read;
+pub mod repository;
+pub mod session;
+pub mod sha256;
+
+pub use lock::{LockGuard, LockMode};
+pub use pipe::Compression;
+pub use read::{BlobReader, Fetch, FetchRequest};
+pub use repository::{OpenOptions, Repository, Snapshot};
+pub use session::{Published, PublishSpec, Session, SessionOptions, SourceSink};

@@ -1,1 +1,35 @@
-//! lastgood stores.
+//! Where a repository's bytes are kept, and what can be wrapped around such a place.
+//!
+//! A store promises what [`lastgood_model::store::Store`] says and nothing about what the bytes mean. Wrappers add one
+//! behaviour each and are stores themselves, so they stack in any order: [`RetryStore`] outlasts passing trouble,
+//! [`RecordStore`] counts calls, [`ReadOnlyStore`] refuses changes, [`FaultStore`] breaks on purpose for tests.
+
+mod fault;
+mod local;
+mod location;
+mod memory;
+mod op;
+mod read_only;
+mod record;
+mod retry;
+
+pub use fault::{Fault, FaultStore};
+pub use local::LocalStore;
+pub use location::{Location, open_url, parse_location};
+pub use memory::MemoryStore;
+pub use op::Op;
+pub use read_only::ReadOnlyStore;
+pub use record::{Call, Count, Counts, RecordStore};
+pub use retry::{Pace, RetryPolicy, RetryStore, SystemPace};
+
+use std::sync::{Mutex, MutexGuard};
+
+/// Locks for a short section. A panic elsewhere cannot leave our state half-changed: no section calls out.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The bytes of all parts together.
+fn length_of(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}

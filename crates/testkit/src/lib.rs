@@ -1,1 +1,10 @@
-//! lastgood testkit.
+//! What tests share: the odd tree, its comparison, and the programs of others that judge what lastgood wrote. Only for
+//! development; nothing that is shipped depends on it.
+
+pub mod compare;
+pub mod restic;
+pub mod rng;
+pub mod rustic;
+pub mod store_suite;
+pub mod tools;
+pub mod tree_fixture;

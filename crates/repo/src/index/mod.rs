@@ -1,0 +1,287 @@
+//! Which blobs a repository holds and where: 28 bytes of memory for each.
+//!
+//! The table is cut into 256 shards by a keyed hash of the blob's id. A shard is one exactly filled sorted array plus a
+//! small map of what was added since, merged in place when it has grown; so an index of a hundred million blobs needs
+//! no second copy of itself at any moment.
+//!
+//! Ids are kept as 96 bits of a keyed hash whose secret is drawn when the process starts. Two blobs are confused with a
+//! chance of n²/2⁹⁷ (a hundred million blobs: 6·10⁻¹⁴), and nobody can prepare files to collide, not knowing the
+//! secret. Whatever is read is verified against its full id, so a confusion could not restore a wrong byte.
+//!
+//! [`Index::claim`] also settles which of several threads stores a new blob, so that none is stored twice in one run.
+
+mod cache;
+mod shard;
+
+pub use cache::IndexCache;
+
+pub use crate::format::blob::BlobKind;
+
+use crate::crypto::random;
+use lastgood_model::{BlobId, Error, ErrorKind, Id, PackId, Result, TreeId};
+use shard::{Entry, Key, Shard};
+use std::sync::{Mutex, MutexGuard, RwLock};
+
+const SHARDS: usize = 256;
+/// `Entry::pack` of a blob that is being stored.
+const IN_FLIGHT: u32 = u32::MAX;
+
+/// A blob by kind and id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobRef {
+    /// Its kind.
+    pub kind: BlobKind,
+    /// SHA-256 of its plaintext.
+    pub id: Id,
+}
+
+impl From<BlobId> for BlobRef {
+    fn from(id: BlobId) -> Self {
+        Self { kind: BlobKind::Data, id: id.0 }
+    }
+}
+
+impl From<TreeId> for BlobRef {
+    fn from(id: TreeId) -> Self {
+        Self { kind: BlobKind::Tree, id: id.0 }
+    }
+}
+
+/// Where a blob is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// Ordinal of its pack in this index; see [`Index::pack`].
+    pub pack: u32,
+    /// First byte of its envelope in the pack.
+    pub offset: u32,
+    /// Length of its envelope.
+    pub length: u32,
+    /// Length of its plaintext when it is compressed, else 0.
+    pub raw_length: u32,
+}
+
+impl Location {
+    /// Length of the plaintext.
+    pub fn plain_length(&self) -> u32 {
+        if self.raw_length != 0 {
+            self.raw_length
+        } else {
+            self.length.saturating_sub(crate::crypto::ENVELOPE_OVERHEAD as u32)
+        }
+    }
+}
+
+/// The answer to [`Index::claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is stored, or another thread of this run is storing it.
+    Known,
+    /// The caller must store it.
+    Mine,
+}
+
+/// The index in memory; shared by all threads.
+pub struct Index {
+    shards: Vec<Mutex<Shard>>,
+    packs: RwLock<Vec<PackId>>,
+    secret: [u128; 3],
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("blobs", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// An empty index with a fresh secret.
+    pub fn new() -> Result<Self> {
+        let mut bytes = [0u8; 48];
+        random(&mut bytes)?;
+        let mut secret = [0u128; 3];
+        for (word, chunk) in secret.iter_mut().zip(bytes.as_chunks::<16>().0) {
+            *word = u128::from_le_bytes(*chunk) | 1;
+        }
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
+        Ok(Self { shards, packs: RwLock::new(Vec::new()), secret })
+    }
+
+    /// Multiplicative universal hashing over the two halves of an id (Dietzfelbinger et al., 1997), of which the upper,
+    /// well-mixed bits are kept.
+    fn key(&self, blob: &BlobRef) -> Key {
+        let (halves, _) = blob.id.0.as_chunks::<16>();
+        let low = u128::from_le_bytes(halves[0]);
+        let high = u128::from_le_bytes(halves[1]);
+        let mut mixed = low.wrapping_mul(self.secret[0]).wrapping_add(high.wrapping_mul(self.secret[1]));
+        if blob.kind == BlobKind::Tree {
+            mixed = mixed.wrapping_add(self.secret[2] << 32);
+        }
+        [(mixed >> 96) as u32, (mixed >> 64) as u32, (mixed >> 32) as u32]
+    }
+
+    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
+        self.shards[(key[0] >> 24) as usize].lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Where a blob is; `None` when it is not stored, or only on its way.
+    pub fn find(&self, blob: impl Into<BlobRef>) -> Option<Location> {
+        let key = self.key(&blob.into());
+        let entry = self.shard(key).find(key)?;
+        (entry.pack != IN_FLIGHT).then_some(Location {
+            pack: entry.pack,
+            offset: entry.offset,
+            length: entry.length,
+            raw_length: entry.raw_length,
+        })
+    }
+
+    /// True when a blob is stored or on its way.
+    pub fn knows(&self, blob: impl Into<BlobRef>) -> bool {
+        let key = self.key(&blob.into());
+        self.shard(key).find(key).is_some()
+    }
+
+    /// Asks whether a blob must be stored, and promises to store it if so.
+    pub fn claim(&self, blob: impl Into<BlobRef>) -> Claim {
+        let key = self.key(&blob.into());
+        let mut shard = self.shard(key);
+        if shard.find(key).is_some() {
+            return Claim::Known;
+        }
+        shard.insert(Entry { key, pack: IN_FLIGHT, offset: 0, length: 0, raw_length: 0 });
+        Claim::Mine
+    }
+
+    /// Registers a pack and returns its ordinal.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] beyond 2³² - 2 packs.
+    pub fn add_pack(&self, id: PackId) -> Result<u32> {
+        let mut packs = self.packs.write().unwrap_or_else(|e| e.into_inner());
+        let ordinal = u32::try_from(packs.len())
+            .ok()
+            .filter(|n| *n != IN_FLIGHT)
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "index of more than 2^32 packs"))?;
+        packs.push(id);
+        Ok(ordinal)
+    }
+
+    /// Enters where a blob is stored. A blob that already has a place keeps it.
+    pub fn add(&self, blob: impl Into<BlobRef>, location: Location) {
+        let key = self.key(&blob.into());
+        self.shard(key).settle(Entry {
+            key,
+            pack: location.pack,
+            offset: location.offset,
+            length: location.length,
+            raw_length: location.raw_length,
+        });
+    }
+
+    /// The name of a pack by ordinal.
+    ///
+    /// # Panics
+    /// When the ordinal is not of this index.
+    pub fn pack(&self, ordinal: u32) -> PackId {
+        self.packs.read().unwrap_or_else(|e| e.into_inner())[ordinal as usize]
+    }
+
+    /// All packs in order of their ordinals.
+    pub fn packs(&self) -> Vec<PackId> {
+        self.packs.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Number of blobs, those on their way included.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|s| s.lock().unwrap_or_else(|e| e.into_inner()).len()).sum()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory held by the tables.
+    pub fn memory_bytes(&self) -> usize {
+        self.shards.iter().map(|s| s.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes()).sum()
+    }
+
+    /// Makes room for `blobs` more, evenly spread.
+    pub fn reserve(&self, blobs: usize) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(|e| e.into_inner()).reserve(blobs / SHARDS);
+        }
+    }
+
+    /// Merges what was added into the sorted arrays; worth calling after a load.
+    pub fn compact(&self) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(|e| e.into_inner()).merge();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(n: u32) -> BlobRef {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        BlobRef { kind: BlobKind::Data, id: Id(id) }
+    }
+
+    #[test]
+    fn what_was_added_is_found_and_nothing_else() {
+        let index = Index::new().unwrap();
+        let pack = index.add_pack(PackId::default()).unwrap();
+        for n in 0..50_000 {
+            index.add(blob(n), Location { pack, offset: n, length: n + 32, raw_length: 0 });
+        }
+        for n in 0..50_000 {
+            assert_eq!(index.find(blob(n)).unwrap().offset, n);
+            assert!(index.find(blob(n + 50_000)).is_none());
+            assert!(index.find(BlobRef { kind: BlobKind::Tree, id: blob(n).id }).is_none());
+        }
+        assert_eq!(index.len(), 50_000);
+    }
+
+    #[test]
+    fn a_blob_is_claimed_once_and_found_only_when_it_has_a_place() {
+        let index = Index::new().unwrap();
+        assert_eq!(index.claim(blob(1)), Claim::Mine);
+        assert_eq!(index.claim(blob(1)), Claim::Known);
+        assert!(index.find(blob(1)).is_none());
+        let pack = index.add_pack(PackId::default()).unwrap();
+        let place = Location { pack, offset: 7, length: 40, raw_length: 9 };
+        index.add(blob(1), place);
+        assert_eq!(index.find(blob(1)), Some(place));
+        index.add(blob(1), Location { offset: 8, ..place });
+        assert_eq!(index.find(blob(1)), Some(place));
+    }
+
+    #[test]
+    fn a_million_blobs_take_28_bytes_each() {
+        let index = Index::new().unwrap();
+        let pack = index.add_pack(PackId::default()).unwrap();
+        for n in 0..1_000_000 {
+            index.add(blob(n), Location { pack, offset: n, length: 32, raw_length: 0 });
+        }
+        index.compact();
+        assert_eq!(index.len(), 1_000_000);
+        let per_blob = index.memory_bytes() as f64 / 1e6;
+        assert!(per_blob <= 28.2, "{per_blob} bytes a blob");
+    }
+
+    #[test]
+    fn threads_racing_for_the_same_blobs_claim_each_once() {
+        let index = Index::new().unwrap();
+        let mine: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..20_000).filter(|n| index.claim(blob(*n)) == Claim::Mine).count()))
+                .collect();
+            workers.into_iter().map(|w| w.join().unwrap()).sum()
+        });
+        assert_eq!(mine, 20_000);
+    }
+}

@@ -1,0 +1,242 @@
+//! restic's locks, so that a `restic prune` waits for us and we for it.
+//!
+//! Backup, restore and check share a repository and only need that nobody deletes from it: they hold a shared lock,
+//! which an exclusive one excludes. A lock is an object of its own; after writing ours we wait a moment and look again,
+//! so that of two who came at once at least one sees the other (restic's protocol, `doc/design.rst`, "Locks").
+//!
+//! A lock whose process is known to be dead, or that nobody has refreshed for half an hour, is stale. Stale locks are
+//! cleared away by the next run: there is no unlock command that a person could use at the wrong moment.
+
+use crate::crypto::Sealer;
+use crate::format::LockFile;
+use crate::repository::{get_unpacked, put_unpacked, username};
+use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use lastgood_model::{Error, ErrorKind, Id, Result, Time};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A lock that is not refreshed for so long is stale; the figure is restic's.
+const STALE_AFTER_SECS: i64 = 30 * 60;
+const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Between writing a lock and looking for others; restic's figure.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Reads the wall clock; the seam that lets tests jump.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// The system's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Time::new(now.as_secs() as i64, now.subsec_nanos())
+    })
+}
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// With others, against deletion.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// What taking a lock found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockFindings {
+    /// Locks left behind by runs that died; they were cleared away.
+    pub stale_removed: usize,
+}
+
+/// A lock, held until dropped; refreshed by a thread of its own meanwhile.
+pub struct LockGuard {
+    shared: Arc<Shared>,
+    refresher: Option<JoinHandle<()>>,
+    /// What was found when it was taken.
+    pub findings: LockFindings,
+}
+
+impl std::fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LockGuard").field("findings", &self.findings).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    sealer: Arc<Sealer>,
+    file: LockFile,
+    clock: Clock,
+    current: Mutex<Id>,
+    stop: Mutex<bool>,
+    wake: Condvar,
+    lost: AtomicBool,
+}
+
+impl LockGuard {
+    /// Takes a lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] while another holds one that excludes it, with who and since when.
+    pub fn take(store: Arc<dyn Store>, sealer: Arc<Sealer>, mode: LockMode, clock: Clock) -> Result<Self> {
+        let mut findings = LockFindings::default();
+        look(&*store, &sealer, mode, &clock, None, &mut findings)?;
+        let file = LockFile {
+            time: clock(),
+            exclusive: mode == LockMode::Exclusive,
+            hostname: hostname(),
+            username: username(),
+            pid: i64::from(std::process::id()),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        };
+        let shared = Arc::new(Shared {
+            current: Mutex::new(write(&*store, &sealer, &file)?),
+            store,
+            sealer,
+            file,
+            clock,
+            stop: Mutex::new(false),
+            wake: Condvar::new(),
+            lost: AtomicBool::new(false),
+        });
+        let mut guard = Self { shared, refresher: None, findings };
+        if mode == LockMode::Exclusive {
+            std::thread::sleep(SETTLE);
+        }
+        let shared = &guard.shared;
+        let mine = *lock(&shared.current);
+        look(&*shared.store, &shared.sealer, mode, &shared.clock, Some(mine), &mut guard.findings)?;
+        let refreshing = guard.shared.clone();
+        let refresher = std::thread::Builder::new().name("lock".into()).spawn(move || refreshing.keep_fresh());
+        guard.refresher = Some(refresher.map_err(|e| Error::io("start lock keeper", e))?);
+        Ok(guard)
+    }
+
+    /// True while the lock has surely been there all along. After a long sleep of the machine it may have been taken
+    /// for stale; then what was written under it must be looked at again before it is relied upon.
+    pub fn is_sound(&self) -> bool {
+        let present = self.shared.store.size(&StoreKey::new(ObjectKind::Lock, *lock(&self.shared.current))).is_ok();
+        present && !self.shared.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        *lock(&self.shared.stop) = true;
+        self.shared.wake.notify_all();
+        if let Some(refresher) = self.refresher.take() {
+            let _ = refresher.join();
+        }
+        let key = StoreKey::new(ObjectKind::Lock, *lock(&self.shared.current));
+        if let Err(error) = self.shared.store.remove(&key) {
+            tracing::warn!(error = %error.chain(), "lock stays behind; the next run will clear it away");
+        }
+    }
+}
+
+impl Shared {
+    fn keep_fresh(&self) {
+        let mut refreshed = (self.clock)();
+        let mut stop = lock(&self.stop);
+        loop {
+            let (next, wait) = self.wake.wait_timeout(stop, REFRESH_EVERY).unwrap_or_else(|e| e.into_inner());
+            stop = next;
+            if *stop {
+                return;
+            }
+            if !wait.timed_out() {
+                continue;
+            }
+            let now = (self.clock)();
+            // Timers stand still while a machine sleeps, so the wall clock is asked.
+            if (now.secs - refreshed.secs).abs() > STALE_AFTER_SECS {
+                self.lost.store(true, Ordering::Relaxed);
+            }
+            let file = LockFile { time: now, ..self.file.clone() };
+            match write(&*self.store, &self.sealer, &file) {
+                Ok(id) => {
+                    let old = std::mem::replace(&mut *lock(&self.current), id);
+                    refreshed = now;
+                    let _ = self.store.remove(&StoreKey::new(ObjectKind::Lock, old));
+                }
+                Err(error) => tracing::warn!(error = %error.chain(), "lock not refreshed"),
+            }
+        }
+    }
+}
+
+fn write(store: &dyn Store, sealer: &Sealer, file: &LockFile) -> Result<Id> {
+    put_unpacked(store, sealer, ObjectKind::Lock, &file.encode()?)
+}
+
+/// Looks at all locks but ours: clears stale ones away, and fails on one that excludes `mode`.
+fn look(
+    store: &dyn Store,
+    sealer: &Sealer,
+    mode: LockMode,
+    clock: &Clock,
+    mine: Option<Id>,
+    findings: &mut LockFindings,
+) -> Result<()> {
+    for (id, _) in store.list(ObjectKind::Lock)? {
+        if Some(id) == mine {
+            continue;
+        }
+        let key = StoreKey::new(ObjectKind::Lock, id);
+        let file = match get_unpacked(store, sealer, &key) {
+            Ok(json) => LockFile::decode(&json).ok(),
+            Err(error) if error.kind() == ErrorKind::Absent => continue,
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            Err(error) => return Err(error.context("read locks")),
+        };
+        let Some(file) = file else {
+            // An unreadable lock protects nobody we could ask; a torn one is the mark of a dead run.
+            tracing::warn!(lock = %id, "unreadable lock is passed over");
+            continue;
+        };
+        if is_stale(&file, clock()) {
+            store.remove(&key)?;
+            findings.stale_removed += 1;
+        } else if file.exclusive || mode == LockMode::Exclusive {
+            let age = (clock().secs - file.time.secs).max(0);
+            return Err(Error::new(
+                ErrorKind::Locked,
+                format!(
+                    "repository is locked by process {} of {} on {}, refreshed {} min ago",
+                    file.pid,
+                    file.username,
+                    file.hostname,
+                    age / 60
+                ),
+            )
+            .with_hint("wait until that run has ended and try again; a lock whose process has died is cleared away by itself, at the latest after 30 minutes"));
+        }
+    }
+    Ok(())
+}
+
+fn is_stale(file: &LockFile, now: Time) -> bool {
+    let unrefreshed = (now.secs - file.time.secs).abs() > STALE_AFTER_SECS;
+    unrefreshed || file.hostname == hostname() && !process_is_alive(file.pid)
+}
+
+/// Whether a process of this host lives. Our own id stands for a lock of this very process.
+fn process_is_alive(pid: i64) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    match rustix::process::test_kill_process(pid) {
+        Ok(()) => true,
+        Err(error) => error != rustix::io::Errno::SRCH,
+    }
+}
+
+/// This host's name.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

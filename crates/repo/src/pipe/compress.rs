@@ -1,0 +1,113 @@
+//! From plaintext to a sealed envelope: probe, compress, seal, in buffers that each worker keeps.
+
+use crate::crypto::{ENVELOPE_OVERHEAD, IV_BYTES, Sealer};
+use crate::index::BlobKind;
+use lastgood_model::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use zstd::zstd_safe::{self, CCtx, CParameter};
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// zstd level 1.
+    Fast,
+    /// zstd level 3 for what is small, 2 for long chunks: about restic's size at the speed of `zstd -3`.
+    #[default]
+    Balanced,
+    /// zstd level 15.
+    Max,
+    /// Not at all, but for directories.
+    Off,
+}
+
+impl Compression {
+    fn level(self, kind: BlobKind, _length: usize) -> Option<i32> {
+        match (self, kind) {
+            (Self::Off, BlobKind::Data) => None,
+            (Self::Fast, _) => Some(1),
+            (Self::Max, _) => Some(15),
+            (Self::Off | Self::Balanced, _) => Some(3),
+        }
+    }
+}
+
+/// Shorter than this, a zstd frame saves nothing worth a frame header.
+const COMPRESS_MIN_BYTES: usize = 24;
+/// From this length on, a sample decides whether to try at all.
+const PROBE_MIN_BYTES: usize = 32 << 10;
+const PROBE_PIECE_BYTES: usize = 4 << 10;
+
+/// Buffers and the compression context of one worker.
+pub(crate) struct Scratch {
+    context: CCtx<'static>,
+    level: i32,
+    sealed: Vec<u8>,
+    /// Content of the small file at hand.
+    pub(crate) file: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { context: CCtx::create(), level: i32::MIN, sealed: Vec::new(), file: Vec::new() }
+    }
+
+    /// The sealed envelope of `plain`, and its raw length when it was compressed, else 0.
+    pub(crate) fn seal(
+        &mut self,
+        plain: &[u8],
+        compression: Compression,
+        kind: BlobKind,
+        sealer: &Sealer,
+    ) -> Result<(&[u8], u32)> {
+        let raw_length = u32::try_from(plain.len())
+            .ok()
+            .filter(|n| *n < u32::MAX - (1 << 20))
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "blob of 4 GiB or more"))?;
+        let room = zstd_safe::compress_bound(plain.len()).max(plain.len()) + ENVELOPE_OVERHEAD;
+        if self.sealed.len() < room {
+            self.sealed.resize(room, 0);
+        }
+        let level = compression.level(kind, plain.len()).filter(|_| plain.len() >= COMPRESS_MIN_BYTES);
+        let mut compressed = None;
+        if let Some(level) = level
+            && (plain.len() < PROBE_MIN_BYTES || self.seems_compressible(plain)?)
+        {
+            let length = self.compress(plain, level)?;
+            // A frame that saves less than a percent costs more at restore than it saves in the store.
+            compressed = (length < plain.len() - plain.len() / 128).then_some(length);
+        }
+        let (length, raw_length) = match compressed {
+            Some(length) => (length, raw_length),
+            None => {
+                self.sealed[IV_BYTES..IV_BYTES + plain.len()].copy_from_slice(plain);
+                (plain.len(), 0)
+            }
+        };
+        let envelope = &mut self.sealed[..length + ENVELOPE_OVERHEAD];
+        sealer.seal_slice(envelope)?;
+        Ok((envelope, raw_length))
+    }
+
+    fn compress(&mut self, plain: &[u8], level: i32) -> Result<usize> {
+        let bug = |code| Error::new(ErrorKind::Bug, format!("compress: {}", zstd_safe::get_error_name(code)));
+        if self.level != level {
+            self.context.set_parameter(CParameter::CompressionLevel(level)).map_err(bug)?;
+            self.level = level;
+        }
+        self.context.compress2(&mut self.sealed[IV_BYTES..], plain).map_err(bug)
+    }
+
+    /// Compresses three pieces at the fastest setting: text and code shrink at once, while images, archives and
+    /// ciphertext do not and are then stored as they are.
+    fn seems_compressible(&mut self, plain: &[u8]) -> Result<bool> {
+        let step = (plain.len() - PROBE_PIECE_BYTES) / 2;
+        for at in [0, step, step * 2] {
+            let length = self.compress(&plain[at..at + PROBE_PIECE_BYTES], 1)?;
+            if length < PROBE_PIECE_BYTES - PROBE_PIECE_BYTES / 16 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,235 @@
+//! Long content on its way: cut where it arrives, stored by whoever is free, put together in order.
+
+use super::Engine;
+use super::compress::Scratch;
+use super::pool::Task;
+use crate::chunk::{Cutter, ZERO_CHUNK_BYTES, zero_blob_id};
+use crate::index::BlobKind;
+use lastgood_model::source::Chunking;
+use lastgood_model::{BlobId, Result};
+use std::sync::{Arc, Condvar, Mutex};
+
+/// Cut chunks are handed on together once they hold this much: a chunk of 16 KiB alone would not be worth the passing.
+const BATCH_BYTES: usize = 1 << 20;
+
+type Completion = Box<dyn FnOnce(Vec<BlobId>) + Send>;
+
+/// The blobs of one content, filled in from several threads.
+#[derive(Default)]
+struct Blobs {
+    state: Mutex<BlobsState>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct BlobsState {
+    ids: Vec<BlobId>,
+    pending: usize,
+    closed: bool,
+    completion: Option<Completion>,
+}
+
+impl Blobs {
+    /// Ends one batch, or with `None` the writer's own hold; runs the completion when nothing is left.
+    fn settle(&self, batch: Option<(usize, Vec<BlobId>)>) {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        match batch {
+            Some((first, ids)) => {
+                state.ids[first..first + ids.len()].copy_from_slice(&ids);
+                state.pending -= 1;
+            }
+            None => state.closed = true,
+        }
+        if state.pending == 0 && state.closed {
+            let completion = state.completion.take();
+            let ids = completion.is_some().then(|| std::mem::take(&mut state.ids));
+            drop(state);
+            self.done.notify_all();
+            if let (Some(completion), Some(ids)) = (completion, ids) {
+                completion(ids);
+            }
+        }
+    }
+}
+
+/// A batch of chunks to be stored.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Ends of the chunks in `bytes`, ascending.
+    cuts: Vec<usize>,
+    first: usize,
+    blobs: Arc<Blobs>,
+    budgeted: usize,
+}
+
+impl Batch {
+    pub(super) fn run(self, engine: &Engine, scratch: &mut Scratch) {
+        let mut ids = vec![BlobId::default(); self.cuts.len()];
+        if !engine.is_stopping() {
+            let mut start = 0;
+            for (id, end) in ids.iter_mut().zip(&self.cuts) {
+                match engine.store(BlobKind::Data, &self.bytes[start..*end], scratch) {
+                    Ok(stored) => *id = BlobId(stored),
+                    Err(error) => {
+                        engine.fail(error);
+                        break;
+                    }
+                }
+                start = *end;
+            }
+        }
+        drop(self.bytes);
+        if self.budgeted > 0 {
+            engine.budget.give(self.budgeted);
+        }
+        self.blobs.settle(Some((self.first, ids)));
+    }
+}
+
+/// Content being written, from one thread at a time.
+pub(super) struct Content {
+    engine: Arc<Engine>,
+    cutter: Cutter,
+    bytes: Vec<u8>,
+    /// Up to here `bytes` has gone through the cutter.
+    scanned: usize,
+    cuts: Vec<usize>,
+    blobs: Arc<Blobs>,
+    count: usize,
+    length: u64,
+}
+
+impl Content {
+    pub(super) fn new(engine: Arc<Engine>, chunking: Chunking) -> Result<Self> {
+        let cutter = Cutter::new(chunking, &engine.params)?;
+        Ok(Self {
+            engine,
+            cutter,
+            bytes: Vec::new(),
+            scanned: 0,
+            cuts: Vec::new(),
+            blobs: Arc::default(),
+            count: 0,
+            length: 0,
+        })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Where new bytes are to be appended; call [`Content::advance`] after.
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(2 * BATCH_BYTES);
+        }
+        &mut self.bytes
+    }
+
+    /// Takes note of bytes appended to the tail. On a worker, `scratch` lets it do the work itself when the budget is
+    /// used up; other threads wait.
+    pub(super) fn advance(&mut self, scratch: Option<&mut Scratch>) -> Result<()> {
+        self.length += (self.bytes.len() - self.scanned) as u64;
+        while self.scanned < self.bytes.len() {
+            match self.cutter.next_cut(&self.bytes[self.scanned..]) {
+                Some(n) => {
+                    self.scanned += n;
+                    self.cuts.push(self.scanned);
+                }
+                None => self.scanned = self.bytes.len(),
+            }
+        }
+        if self.bytes.len() >= BATCH_BYTES && !self.cuts.is_empty() { self.submit(scratch) } else { Ok(()) }
+    }
+
+    /// Appends zeros without producing them: whole chunks of zeros are stored once and then only named.
+    pub(super) fn zeros(&mut self, mut length: u64, mut scratch: Option<&mut Scratch>) -> Result<()> {
+        self.cut_here();
+        self.submit(scratch.as_deref_mut())?;
+        self.length += length;
+        while length > 0 {
+            let piece = length.min(ZERO_CHUNK_BYTES as u64) as usize;
+            length -= piece as u64;
+            let known = zero_blob_id(piece).filter(|id| self.engine.index.knows(*id));
+            if let Some(id) = known {
+                let mut state = self.blobs.state.lock().unwrap_or_else(|e| e.into_inner());
+                state.ids.push(id);
+                self.count += 1;
+            } else {
+                self.bytes.resize(piece, 0);
+                self.cuts.push(piece);
+                self.scanned = piece;
+                self.submit(scratch.as_deref_mut())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cut_here(&mut self) {
+        if self.cuts.last().copied().unwrap_or(0) < self.bytes.len() {
+            self.cuts.push(self.bytes.len());
+        }
+        self.cutter.reset();
+    }
+
+    /// Hands the cut chunks to the workers and keeps the rest.
+    fn submit(&mut self, scratch: Option<&mut Scratch>) -> Result<()> {
+        let Some(end) = self.cuts.last().copied() else { return Ok(()) };
+        self.engine.check()?;
+        let mut rest = Vec::new();
+        if end < self.bytes.len() {
+            rest.reserve_exact((self.bytes.len() - end).max(2 * BATCH_BYTES));
+            rest.extend_from_slice(&self.bytes[end..]);
+        }
+        let mut bytes = std::mem::replace(&mut self.bytes, rest);
+        bytes.truncate(end);
+        self.scanned = self.bytes.len();
+        let cuts = std::mem::take(&mut self.cuts);
+        let first = self.count;
+        self.count += cuts.len();
+        {
+            let mut state = self.blobs.state.lock().unwrap_or_else(|e| e.into_inner());
+            state.ids.resize(self.count, BlobId::default());
+            state.pending += 1;
+        }
+        let budgeted = bytes.capacity();
+        let mut batch = Batch { bytes, cuts, first, blobs: self.blobs.clone(), budgeted };
+        match scratch {
+            Some(scratch) if !self.engine.budget.try_take(budgeted) => {
+                batch.budgeted = 0;
+                batch.run(&self.engine, scratch);
+            }
+            Some(_) => self.engine.pool.push(Task::Batch(batch)),
+            None => {
+                self.engine.budget.take(budgeted);
+                self.engine.pool.push(Task::Batch(batch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the content on a worker; `completion` gets its blobs once all are stored, on whichever worker was last.
+    pub(super) fn finish_then(mut self, scratch: &mut Scratch, completion: Completion) -> Result<()> {
+        self.cut_here();
+        let submitted = self.submit(Some(scratch));
+        // Also after a failure: somebody waits for the completion, which looks for itself whether all went well.
+        self.blobs.state.lock().unwrap_or_else(|e| e.into_inner()).completion = Some(completion);
+        self.blobs.settle(None);
+        submitted
+    }
+
+    /// Ends the content on any other thread, waiting until all blobs are stored.
+    pub(super) fn finish(mut self) -> Result<Vec<BlobId>> {
+        self.cut_here();
+        self.submit(None)?;
+        self.blobs.settle(None);
+        let mut state = self.blobs.state.lock().unwrap_or_else(|e| e.into_inner());
+        while state.pending > 0 {
+            state = self.blobs.done.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+        let ids = std::mem::take(&mut state.ids);
+        drop(state);
+        self.engine.check()?;
+        Ok(ids)
+    }
+}

@@ -1,0 +1,197 @@
+//! Many blobs at once: sorted by where they lie, near ones read together, opened and verified on all cores.
+//!
+//! Each blob is read and opened once, however many places want it. Memory is bounded by the number of threads times one
+//! read of [`RANGE_BYTES`] and the largest blob in it.
+
+use super::{BlobReader, missing};
+use crate::index::{BlobRef, Location};
+use lastgood_model::store::{ObjectKind, StoreKey};
+use lastgood_model::{Context, Monitor, Result};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Ranges are joined up to this length.
+const RANGE_BYTES: u64 = 4 << 20;
+
+/// One blob wanted for one place.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchRequest {
+    /// The blob.
+    pub blob: BlobRef,
+    /// The caller's own name for the place.
+    pub place: u64,
+}
+
+/// A request with where it lies.
+struct Located {
+    request: FetchRequest,
+    location: Location,
+}
+
+/// A set of blobs to be read.
+pub struct Fetch<'a> {
+    reader: &'a BlobReader,
+    located: Vec<Located>,
+}
+
+impl std::fmt::Debug for Fetch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetch").field("blobs", &self.located.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Fetch<'a> {
+    /// Looks up every blob; one that is in no index goes to `failed` with the error.
+    pub fn plan(
+        reader: &'a BlobReader,
+        requests: impl IntoIterator<Item = FetchRequest>,
+        mut failed: impl FnMut(FetchRequest, lastgood_model::Error),
+    ) -> Self {
+        let mut located = Vec::new();
+        for request in requests {
+            match reader.index.find(request.blob) {
+                Some(location) => located.push(Located { request, location }),
+                None => failed(request, missing(&request.blob)),
+            }
+        }
+        located.sort_unstable_by_key(|l| (l.location.pack, l.location.offset, l.request.place));
+        Self { reader, located }
+    }
+
+    /// Reads everything on `threads` threads. `arrived` gets each place's plaintext; `failed` each place whose blob
+    /// could not be read, and the run goes on. Both are called from several threads. An error from `arrived` stops the
+    /// run and is returned.
+    pub fn run(
+        self,
+        threads: usize,
+        monitor: &Monitor,
+        arrived: impl Fn(u64, &[u8]) -> Result<()> + Sync,
+        failed: impl Fn(FetchRequest, lastgood_model::Error) + Sync,
+    ) -> Result<()> {
+        let ranges = self.ranges();
+        let next = AtomicUsize::new(0);
+        let stopped: Mutex<Option<lastgood_model::Error>> = Mutex::new(None);
+        let is_stopped = || stopped.lock().unwrap_or_else(|e| e.into_inner()).is_some();
+        std::thread::scope(|scope| {
+            for _ in 0..threads.clamp(1, ranges.len().max(1)) {
+                scope.spawn(|| {
+                    let mut bytes = Vec::new();
+                    let mut plain = Vec::new();
+                    while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let outcome = match monitor.check_cancelled() {
+                            Ok(()) if is_stopped() => return,
+                            Ok(()) => self.run_range(range.clone(), &mut bytes, &mut plain, &arrived, &failed),
+                            Err(cancelled) => Err(cancelled),
+                        };
+                        if let Err(error) = outcome {
+                            stopped.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        match stopped.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts the sorted blobs into runs that are read in one call each.
+    fn ranges(&self) -> Vec<std::ops::Range<usize>> {
+        let gap = self.reader.store.capabilities().coalesce_gap_bytes;
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for i in 1..=self.located.len() {
+            let ends = match self.located.get(i) {
+                None => true,
+                Some(next) => {
+                    let first = &self.located[start].location;
+                    let last = &self.located[i - 1].location;
+                    let end = u64::from(last.offset) + u64::from(last.length);
+                    let next_end = u64::from(next.location.offset) + u64::from(next.location.length);
+                    next.location.pack != first.pack
+                        || u64::from(next.location.offset) > end + gap
+                        || next_end - u64::from(first.offset) > RANGE_BYTES
+                }
+            };
+            if ends {
+                ranges.push(start..i);
+                start = i;
+            }
+        }
+        ranges
+    }
+
+    fn run_range(
+        &self,
+        range: std::ops::Range<usize>,
+        bytes: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        arrived: &(impl Fn(u64, &[u8]) -> Result<()> + Sync),
+        failed: &(impl Fn(FetchRequest, lastgood_model::Error) + Sync),
+    ) -> Result<()> {
+        let located = &self.located[range];
+        let (Some(first), Some(last)) = (located.first(), located.last()) else { return Ok(()) };
+        let start = u64::from(first.location.offset);
+        let length = (u64::from(last.location.offset) + u64::from(last.location.length) - start) as usize;
+        let key = StoreKey::new(ObjectKind::Pack, self.reader.index.pack(first.location.pack));
+        let whole = self.reader.store.get_range(&key, start, length, bytes);
+        if let Err(error) = &whole
+            && located.len() > 1
+        {
+            // A pack cut short spoils only the blobs beyond the cut: each is tried alone.
+            tracing::debug!(pack = %key.id, error = %error.chain(), "range is unreadable; reading blob by blob");
+            for one in located {
+                self.run_one(one, &key, bytes, plain, arrived, failed)?;
+            }
+            return Ok(());
+        }
+        if let Err(error) = whole {
+            failed(first.request, error.context(format!("read pack {}", key.id)));
+            return Ok(());
+        }
+        let mut opened: Option<(BlobRef, Result<()>)> = None;
+        for one in located {
+            let fresh = opened.as_ref().is_none_or(|(blob, _)| *blob != one.request.blob);
+            if fresh {
+                let from = (u64::from(one.location.offset) - start) as usize;
+                let envelope = &mut bytes[from..from + one.location.length as usize];
+                let outcome = self.reader.open(&one.request.blob, &one.location, envelope, plain);
+                opened = Some((one.request.blob, outcome.with_context(|| format!("read pack {}", key.id))));
+            }
+            match &opened {
+                Some((_, Ok(()))) => arrived(one.request.place, plain)?,
+                Some((_, Err(error))) => {
+                    failed(one.request, lastgood_model::Error::new(error.kind(), error.chain()));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn run_one(
+        &self,
+        one: &Located,
+        key: &StoreKey,
+        bytes: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        arrived: &(impl Fn(u64, &[u8]) -> Result<()> + Sync),
+        failed: &(impl Fn(FetchRequest, lastgood_model::Error) + Sync),
+    ) -> Result<()> {
+        let outcome = self
+            .reader
+            .store
+            .get_range(key, u64::from(one.location.offset), one.location.length as usize, bytes)
+            .and_then(|()| self.reader.open(&one.request.blob, &one.location, bytes, plain))
+            .with_context(|| format!("read pack {}", key.id));
+        match outcome {
+            Ok(()) => arrived(one.request.place, plain),
+            Err(error) => {
+                failed(one.request, error);
+                Ok(())
+            }
+        }
+    }
+}

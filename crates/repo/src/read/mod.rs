@@ -1,0 +1,164 @@
+//! Reading: single blobs and trees, and many blobs in the order in which they lie.
+
+mod fetch;
+
+pub use fetch::{Fetch, FetchRequest};
+
+use crate::crypto::Sealer;
+use crate::format::pack::{locate_header, parse_header};
+use crate::format::{IndexBlob, decode_tree};
+use crate::index::{BlobKind, BlobRef, Index, Location};
+use crate::sha256::sha256;
+use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, TreeId};
+use std::cell::RefCell;
+use std::sync::Arc;
+use zstd::zstd_safe::{self, DCtx, DParameter};
+
+/// No plaintext may be longer, whatever an index claims.
+const BLOB_BYTES_MAX: usize = 1 << 30;
+/// Largest window a frame may ask for: 2^27 bytes, what zstd's own command allows by default.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// Reads blobs of a repository; shared by all threads.
+pub struct BlobReader {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Arc<Sealer>,
+    /// Where the blobs are.
+    pub index: Arc<Index>,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobReader").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static DECODER: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
+}
+
+impl BlobReader {
+    /// A reader over an index that was loaded from the same store.
+    pub fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, index: Arc<Index>) -> Self {
+        Self { store, sealer, index }
+    }
+
+    /// The plaintext of a blob, verified against its id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the index does not know it, or what is stored is not it.
+    pub fn blob(&self, blob: impl Into<BlobRef>) -> Result<Vec<u8>> {
+        let blob = blob.into();
+        let location = self.index.find(blob).ok_or_else(|| missing(&blob))?;
+        let key = StoreKey::new(ObjectKind::Pack, self.index.pack(location.pack));
+        let act = || format!("read {} {} from pack {}", noun(blob.kind), blob.id.short(), key.id);
+        let mut envelope = Vec::new();
+        self.store
+            .get_range(&key, u64::from(location.offset), location.length as usize, &mut envelope)
+            .with_context(act)?;
+        let mut plain = Vec::new();
+        self.open(&blob, &location, &mut envelope, &mut plain).with_context(act)?;
+        Ok(plain)
+    }
+
+    /// The nodes of a tree.
+    pub fn tree(&self, id: TreeId) -> Result<Vec<Node>> {
+        let bytes = self.blob(id)?;
+        decode_tree(&bytes).with_context(|| format!("read tree {}", id.short()))
+    }
+
+    /// The plaintext of a file's blob.
+    pub fn data(&self, id: BlobId) -> Result<Vec<u8>> {
+        self.blob(id)
+    }
+
+    /// Opens one envelope into `plain` and verifies it: tag, then decompression bounded by the promised length, then id.
+    pub(crate) fn open(
+        &self,
+        blob: &BlobRef,
+        location: &Location,
+        envelope: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        let content = self.sealer.open_in_place(envelope)?;
+        plain.clear();
+        if location.raw_length == 0 {
+            plain.extend_from_slice(content);
+        } else {
+            decompress(content, location.raw_length as usize, plain)?;
+        }
+        if sha256(plain) != blob.id.0 {
+            return Err(Error::corrupt(format!("the content of {} {} is not what its name says", noun(blob.kind), blob.id.short())));
+        }
+        Ok(())
+    }
+
+    /// Opens what was just sealed and compares: memory that flips a bit must not be believed.
+    pub(crate) fn self_check(&self, sealed: &[u8], raw_length: u32, plain: &[u8]) -> Result<()> {
+        let mut copy = sealed.to_vec();
+        let content = self.sealer.open_in_place(&mut copy)?;
+        let mut decoded = Vec::new();
+        let content = if raw_length == 0 {
+            &*content
+        } else {
+            decompress(content, raw_length as usize, &mut decoded)?;
+            &decoded
+        };
+        if content != plain {
+            return Err(Error::new(ErrorKind::Bug, "a sealed blob does not open to what was sealed")
+                .with_hint("nothing of this run was kept; this machine's memory may be faulty, test it before the next run"));
+        }
+        Ok(())
+    }
+}
+
+fn noun(kind: BlobKind) -> &'static str {
+    match kind {
+        BlobKind::Data => "data blob",
+        BlobKind::Tree => "tree blob",
+    }
+}
+
+fn missing(blob: &BlobRef) -> Error {
+    Error::corrupt(format!("{} {} is in no index: it is missing from the repository", noun(blob.kind), blob.id))
+        .with_hint("`lastgood check` tells which recovery points need it")
+}
+
+/// Decompresses one zstd frame into `plain`, whose length must come out as `length`.
+pub(crate) fn decompress(frame: &[u8], length: usize, plain: &mut Vec<u8>) -> Result<()> {
+    if length > BLOB_BYTES_MAX {
+        return Err(Error::corrupt(format!("blob claims {length} bytes")));
+    }
+    DECODER.with_borrow_mut(|slot| {
+        let decoder = match slot {
+            Some(decoder) => decoder,
+            None => {
+                let mut decoder = DCtx::create();
+                decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|code| {
+                    Error::new(ErrorKind::Bug, format!("set window limit: {}", zstd_safe::get_error_name(code)))
+                })?;
+                slot.insert(decoder)
+            }
+        };
+        plain.clear();
+        plain.reserve_exact(length);
+        let written = decoder
+            .decompress(plain, frame)
+            .map_err(|code| Error::corrupt(format!("decompress: {}", zstd_safe::get_error_name(code))))?;
+        if written != length {
+            return Err(Error::corrupt(format!("blob of {written} bytes where {length} were promised")));
+        }
+        Ok(())
+    })
+}
+
+/// The blobs of a whole pack by its own header.
+pub(crate) fn header_of(pack: &[u8], sealer: &Sealer) -> Result<Vec<IndexBlob>> {
+    let size = pack.len() as u64;
+    let (body, trailer) =
+        pack.split_last_chunk().ok_or_else(|| Error::corrupt(format!("a pack of {size} bytes is none")))?;
+    let (offset, length) = locate_header(size, *trailer)?;
+    let mut header = body[offset as usize..offset as usize + length as usize].to_vec();
+    parse_header(sealer.open_in_place(&mut header).context("open pack header")?, size)
+}

@@ -1,0 +1,412 @@
+//! Opening and making repositories, their keys, their small objects, and the index.
+
+use crate::chunk::{ChunkParams, Polynomial};
+use crate::crypto::{KdfCost, MasterKey, Password, Sealer, WRONG_KEY_HINT, random};
+use crate::format::key_file::{decode_master_key, encode_master_key};
+use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
+use crate::index::{BlobRef, Index, IndexCache, Location};
+use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
+use crate::read::{BlobReader, decompress};
+use crate::sha256::sha256;
+use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Keys tried when opening; restic tries as many.
+const KEYS_TRIED_MAX: usize = 20;
+/// No config, key, lock, snapshot or index file is longer once decompressed.
+const UNPACKED_BYTES_MAX: usize = 1 << 30;
+
+/// How to open a repository.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Folder for local caches of all repositories; `None` keeps none.
+    pub cache: Option<PathBuf>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { cache: None, clock: system_clock() }
+    }
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenOptions").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+/// An open repository.
+pub struct Repository {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) config: ConfigFile,
+    pub(crate) options: OpenOptions,
+    master: MasterKey,
+    key: KeyId,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("store", &self.store).field("id", &self.config.id).finish_non_exhaustive()
+    }
+}
+
+/// A key object, without what is secret in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: KeyId,
+    /// Who made it.
+    pub username: String,
+    /// Where.
+    pub hostname: String,
+    /// When, as written.
+    pub created: String,
+    /// True for the key that this repository was opened with.
+    pub current: bool,
+}
+
+/// A snapshot by id, as it was read.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its content.
+    pub file: SnapshotFile,
+}
+
+impl Repository {
+    /// Makes a new, empty repository.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when there is one already.
+    pub fn init(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
+        if store.size(&StoreKey::CONFIG).is_ok() {
+            return Err(already_there(&*store));
+        }
+        store.create().with_context(|| format!("make repository at {}", store.location()))?;
+        if !store.list(ObjectKind::Key)?.is_empty() || !store.list(ObjectKind::Snapshot)?.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} holds keys or snapshots but no config: it is a damaged repository", store.location()),
+            )
+            .with_hint("restore its `config` object from another copy, or choose an empty place"));
+        }
+        let master = MasterKey::generate()?;
+        let sealer = Arc::new(Sealer::new(&master)?);
+        let mut id = [0u8; 32];
+        random(&mut id)?;
+        let mut failed = None;
+        let polynomial = Polynomial::generate(&mut |out| {
+            if let Err(error) = random(out) {
+                failed = Some(error);
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let config = ConfigFile { id: Id(id), chunker_polynomial: polynomial };
+        let key = write_key(&*store, password, &master, &options.clock)?;
+        store.sync()?;
+        // The config comes last: without it there is no repository, so a crash before leaves only a key to nothing.
+        let sealed = sealer.seal(&config.encode())?;
+        store.put(&StoreKey::CONFIG, &[&sealed]).map_err(|error| match error.kind() {
+            ErrorKind::Conflict => already_there(&*store),
+            _ => error.context("write config"),
+        })?;
+        store.sync()?;
+        Ok(Self { store, sealer, config, options, master, key })
+    }
+
+    /// Opens a repository, whoever made it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoRepository`], [`ErrorKind::WrongKey`], [`ErrorKind::Unsupported`] for format version 1.
+    pub fn open(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
+        let sealed_config = store.get(&StoreKey::CONFIG).map_err(|error| match error.kind() {
+            ErrorKind::Absent => Error::new(ErrorKind::NoRepository, format!("no repository at {}", store.location()))
+                .with_source(error)
+                .with_hint("check the path, or make one with `lastgood init`"),
+            _ => error.context("read config"),
+        })?;
+        let (master, key) = search_key(&*store, password)?;
+        let sealer = Arc::new(Sealer::new(&master)?);
+        let mut sealed_config = sealed_config;
+        let json = sealer.open_in_place(&mut sealed_config).context("open config")?;
+        let config = ConfigFile::decode(json)?;
+        Ok(Self { store, sealer, config, options, master, key })
+    }
+
+    /// The repository's own id.
+    pub fn id(&self) -> Id {
+        self.config.id
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> String {
+        self.store.location()
+    }
+
+    /// Takes a lock on it.
+    pub fn lock(&self, mode: LockMode) -> Result<LockGuard> {
+        LockGuard::take(self.store.clone(), self.sealer.clone(), mode, self.options.clock.clone())
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> Result<Vec<KeyInfo>> {
+        let mut keys = Vec::new();
+        for (id, _) in self.store.list(ObjectKind::Key)? {
+            let file = read_key(&*self.store, KeyId(id))?;
+            keys.push(KeyInfo {
+                id: KeyId(id),
+                username: file.username,
+                hostname: file.hostname,
+                created: file.created.to_string(),
+                current: KeyId(id) == self.key,
+            });
+        }
+        keys.sort_by(|a, b| a.created.cmp(&b.created));
+        Ok(keys)
+    }
+
+    /// Adds a key that opens the same repository.
+    pub fn add_key(&self, password: &Password) -> Result<KeyId> {
+        let id = write_key(&*self.store, password, &self.master, &self.options.clock)?;
+        self.store.sync()?;
+        Ok(id)
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for the key in use, so that one that works always remains.
+    pub fn remove_key(&self, id: KeyId) -> Result<()> {
+        if id == self.key {
+            return Err(Error::invalid("the key in use cannot be removed")
+                .with_hint("open the repository with another of its keys to remove this one"));
+        }
+        self.store.size(&StoreKey::new(ObjectKind::Key, id)).context("find key")?;
+        self.store.remove(&StoreKey::new(ObjectKind::Key, id))
+    }
+
+    /// All snapshots, oldest first. One that cannot be read goes to `damaged`.
+    pub fn snapshots(&self, mut damaged: impl FnMut(SnapshotId, Error)) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for (id, _) in self.store.list(ObjectKind::Snapshot)? {
+            match self.snapshot(SnapshotId(id)) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                // Removed by somebody else since the listing.
+                Err(error) if error.kind() == ErrorKind::Absent => {}
+                Err(error) if error.kind() == ErrorKind::Corrupt => damaged(SnapshotId(id), error),
+                Err(error) => return Err(error),
+            }
+        }
+        snapshots.sort_by_key(|s| (s.file.time, s.id));
+        Ok(snapshots)
+    }
+
+    /// One snapshot.
+    pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot> {
+        let act = || format!("read snapshot {}", id.short());
+        let json = self.get_unpacked(ObjectKind::Snapshot, id.0).with_context(act)?;
+        Ok(Snapshot { id, file: SnapshotFile::decode(&json).with_context(act)? })
+    }
+
+    /// Reads the whole index. Snapshots that are to be read with it must be listed before, so that all they need is
+    /// there.
+    pub fn load_index(&self) -> Result<Arc<Index>> {
+        let index = Index::new()?;
+        let cache = self.cache();
+        let mut ids: Vec<IndexId> =
+            self.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
+        ids.sort_unstable();
+        for id in &ids {
+            self.load_index_file(*id, &index, &cache)?;
+        }
+        cache.retain(&ids);
+        index.compact();
+        Ok(Arc::new(index))
+    }
+
+    fn load_index_file(&self, id: IndexId, index: &Index, cache: &IndexCache) -> Result<()> {
+        let mut outcome = Ok(());
+        let cached = cache.load(&id, |pack, blobs| {
+            if outcome.is_ok() {
+                outcome = enter_pack(index, pack, blobs);
+            }
+        });
+        if cached {
+            return outcome;
+        }
+        let json = match self.get_unpacked(ObjectKind::Index, id.0) {
+            Ok(json) => json,
+            // Replaced by somebody else since the listing; what replaced it is listed too, or holds more.
+            Err(error) if error.kind() == ErrorKind::Absent => return Ok(()),
+            Err(error) => return Err(error.context(format!("read index {}", id.short()))),
+        };
+        let mut packs = Vec::new();
+        decode_index(&json, |pack, blobs| {
+            packs.push((pack, blobs.to_vec()));
+            enter_pack(index, pack, blobs)
+        })
+        .with_context(|| format!("read index {}", id.short()))?;
+        cache.keep(&id, &packs);
+        Ok(())
+    }
+
+    /// A reader with the whole index.
+    pub fn reader(&self) -> Result<Arc<BlobReader>> {
+        Ok(Arc::new(BlobReader::new(self.store.clone(), self.sealer.clone(), self.load_index()?)))
+    }
+
+    pub(crate) fn cache(&self) -> IndexCache {
+        IndexCache::new(self.options.cache.as_deref(), &self.config.id)
+    }
+
+    /// What cutters need: restic's polynomial, and a seed for row chunks that only holders of the key know.
+    pub(crate) fn chunk_params(&self) -> Result<ChunkParams> {
+        let mut secret = Zeroizing::new(Vec::with_capacity(96));
+        secret.extend_from_slice(b"lastgood row chunks v1\0");
+        secret.extend_from_slice(&self.master.encrypt);
+        ChunkParams::new(self.config.chunker_polynomial, &sha256(&secret))
+    }
+
+    /// The JSON of an index, snapshot or lock.
+    pub(crate) fn get_unpacked(&self, kind: ObjectKind, id: Id) -> Result<Vec<u8>> {
+        get_unpacked(&*self.store, &self.sealer, &StoreKey::new(kind, id))
+    }
+}
+
+/// Enters a pack's blobs into an index.
+pub(crate) fn enter_pack(index: &Index, pack: PackId, blobs: &[IndexBlob]) -> Result<()> {
+    let ordinal = index.add_pack(pack)?;
+    for blob in blobs {
+        let location = Location {
+            pack: ordinal,
+            offset: blob.offset,
+            length: blob.length,
+            raw_length: blob.uncompressed.map_or(0, NonZeroU32::get),
+        };
+        index.add(BlobRef { kind: blob.kind, id: blob.id }, location);
+    }
+    Ok(())
+}
+
+fn already_there(store: &dyn Store) -> Error {
+    Error::new(ErrorKind::Conflict, format!("there is a repository at {} already", store.location()))
+        .with_hint("use it as it is, or choose another place")
+}
+
+/// Writes an index, snapshot or lock and returns its id: 0x02 ‖ zstd(JSON), sealed.
+pub(crate) fn put_unpacked(store: &dyn Store, sealer: &Sealer, kind: ObjectKind, json: &[u8]) -> Result<Id> {
+    let mut plain = Vec::with_capacity(json.len() / 2 + 64);
+    plain.push(2);
+    let compressed = zstd::bulk::compress(json, 3).map_err(|e| Error::io("compress", e))?;
+    plain.extend_from_slice(&compressed);
+    let sealed = sealer.seal(&plain)?;
+    let id = Id(sha256(&sealed));
+    store.put(&StoreKey::new(kind, id), &[&sealed])?;
+    Ok(id)
+}
+
+/// Reads what [`put_unpacked`] or restic wrote: name, tag and frame are checked, in this order.
+pub(crate) fn get_unpacked(store: &dyn Store, sealer: &Sealer, key: &StoreKey) -> Result<Vec<u8>> {
+    let mut sealed = store.get(key)?;
+    if sha256(&sealed) != key.id.0 {
+        return Err(Error::corrupt(format!("{key} is damaged: its content is not what its name says")));
+    }
+    let plain = sealer.open_in_place(&mut sealed).with_context(|| format!("open {key}"))?;
+    match plain.first() {
+        Some(b'{' | b'[') => Ok(plain.to_vec()),
+        Some(2) => {
+            let frame = &plain[1..];
+            let length = zstd::zstd_safe::get_frame_content_size(frame)
+                .map_err(|_| Error::corrupt(format!("{key} holds no zstd frame")))?;
+            let mut json = Vec::new();
+            match length.map(usize::try_from) {
+                Some(Ok(length)) if length <= UNPACKED_BYTES_MAX => decompress(frame, length, &mut json)?,
+                Some(_) => return Err(Error::corrupt(format!("{key} claims to be larger than any such object"))),
+                // A frame that does not tell its length, as a streaming encoder leaves it.
+                None => {
+                    use std::io::Read;
+                    zstd::stream::read::Decoder::with_buffer(frame)
+                        .and_then(|decoder| decoder.take(UNPACKED_BYTES_MAX as u64).read_to_end(&mut json))
+                        .map_err(|e| Error::corrupt(format!("decompress {key}")).with_source(e))?;
+                }
+            }
+            Ok(json)
+        }
+        other => Err(Error::new(ErrorKind::Unsupported, format!("{key} begins with {other:?}, an encoding unknown to this version"))),
+    }
+}
+
+fn write_key(store: &dyn Store, password: &Password, master: &MasterKey, clock: &Clock) -> Result<KeyId> {
+    let mut salt = [0u8; 64];
+    random(&mut salt)?;
+    let cost = password.cost();
+    let derived = MasterKey::from_derived(&*password.derive(cost, &salt)?);
+    let data = Sealer::new(&derived)?.seal(&encode_master_key(master)?)?;
+    let file = KeyFile {
+        created: clock(),
+        username: username(),
+        hostname: hostname(),
+        cost,
+        salt,
+        data,
+    };
+    let bytes = file.encode()?;
+    let id = KeyId(Id(sha256(&bytes)));
+    store.put(&StoreKey::new(ObjectKind::Key, id), &[&bytes]).context("write key")?;
+    Ok(id)
+}
+
+pub(crate) fn username() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default()
+}
+
+fn read_key(store: &dyn Store, id: KeyId) -> Result<KeyFile> {
+    let key = StoreKey::new(ObjectKind::Key, id);
+    let bytes = store.get(&key).with_context(|| format!("read {key}"))?;
+    if sha256(&bytes) != id.0.0 {
+        return Err(Error::corrupt(format!("{key} is damaged: its content is not what its name says")));
+    }
+    KeyFile::decode(&bytes).with_context(|| format!("read {key}"))
+}
+
+/// Tries the password on the keys, the cheap ones first.
+fn search_key(store: &dyn Store, password: &Password) -> Result<(MasterKey, KeyId)> {
+    let mut damaged = None;
+    let mut files = Vec::new();
+    for (id, _) in store.list(ObjectKind::Key)?.into_iter().take(KEYS_TRIED_MAX * 10) {
+        match read_key(store, KeyId(id)) {
+            Ok(file) => files.push((KeyId(id), file)),
+            Err(error) if error.kind() == ErrorKind::Absent => {}
+            Err(error) => damaged = Some(error),
+        }
+    }
+    files.sort_by_key(|(id, file)| (file.cost.log_n, file.cost.p, *id));
+    let fitting = if password.is_generated() {
+        // A generated key was never given a costly setting by us, but may have been added by another program.
+        files
+    } else {
+        files.into_iter().filter(|(_, f)| f.cost != KdfCost::FAST).collect()
+    };
+    for (id, file) in fitting.iter().take(KEYS_TRIED_MAX) {
+        let derived = MasterKey::from_derived(&*password.derive(file.cost, &file.salt)?);
+        let mut sealed = file.data.clone();
+        if let Ok(json) = Sealer::new(&derived)?.open_in_place(&mut sealed) {
+            return Ok((decode_master_key(json)?, *id));
+        }
+    }
+    if let Some(error) = damaged {
+        return Err(error.context("open key").with_hint("restore the damaged key object from another copy of the repository"));
+    }
+    Err(Error::new(ErrorKind::WrongKey, format!("the key does not open the repository at {}", store.location()))
+        .with_hint(WRONG_KEY_HINT))
+}

@@ -1,0 +1,394 @@
+//! One capture into a repository, from the lock to the published snapshot.
+//!
+//! # What makes a recovery point whole
+//! Sources write through [`SourceSink`]s into drafts that live only in memory. Packs and index files reach the store as
+//! they fill, but nothing refers to them. [`Session::publish`] is the only place in the workspace where a snapshot
+//! becomes visible. It refuses while any stream of a source that is to be published was dropped or is still open; it
+//! writes trees, the last packs, the last index, makes all of it durable, and only then writes the snapshot object,
+//! makes that durable too, and reads it back. A crash at any moment before leaves packs that nobody refers to; a run
+//! that finds the lock of such a dead run takes its packs over.
+
+mod draft;
+mod leftovers;
+
+use crate::format::{SnapshotFile, SnapshotSummary};
+use crate::index::BlobKind;
+use crate::lock::{LockGuard, LockMode, hostname};
+use crate::pipe::{Compression, Engine, EngineOptions, Packer, Stream};
+use crate::read::BlobReader;
+use crate::repository::{Repository, Snapshot, put_unpacked, username};
+use draft::Draft;
+use lastgood_model::manifest::{Manifest, SourceOutcome};
+use lastgood_model::source::{Chunking, Entry, Sink, StreamSpec, StreamWriter, TreeDir};
+use lastgood_model::store::ObjectKind;
+use lastgood_model::{Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How a session works.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// How hard to compress.
+    pub compression: Compression,
+    /// Read every file, whatever the parent says.
+    pub force: bool,
+    /// The snapshot whose unchanged files are taken over.
+    pub parent: Option<SnapshotId>,
+}
+
+/// What a published snapshot says beside its sources.
+#[derive(Clone, Debug)]
+pub struct PublishSpec {
+    /// The manifest, kept as `/.lastgood/manifest.json`.
+    pub manifest: Manifest,
+    /// How to restore without lastgood, kept as `/.lastgood/RESTORE.md`.
+    pub restore_notes: String,
+    /// Original places of everything, for listings by other programs.
+    pub paths: Vec<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+}
+
+/// A recovery point that is saved: durable in the store and read back.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Packs written by this run, with their lengths.
+    pub packs: Vec<(PackId, u64)>,
+}
+
+/// A capture in progress.
+pub struct Session {
+    repository: Arc<Repository>,
+    lock: LockGuard,
+    engine: Option<Arc<Engine>>,
+    reader: Arc<BlobReader>,
+    parent: Option<Snapshot>,
+    started: Time,
+    drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
+    adopted: Vec<(PackId, u64)>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("repository", &self.repository).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Locks the repository and starts the workers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] while somebody deletes from the repository.
+    pub fn begin(repository: Arc<Repository>, monitor: Arc<Monitor>, options: SessionOptions) -> Result<Self> {
+        let lock = repository.lock(LockMode::Shared)?;
+        let started = (repository.options.clock)();
+        // The parent is read before the index, so that the index knows all it refers to.
+        let parent = options.parent.map(|id| repository.snapshot(id)).transpose()?;
+        let reader = repository.reader()?;
+        let adopted = if lock.findings.stale_removed > 0 {
+            leftovers::adopt(&repository, &reader.index)?
+        } else {
+            Vec::new()
+        };
+        let packer = Packer::start(
+            repository.store.clone(),
+            repository.sealer.clone(),
+            reader.index.clone(),
+            repository.cache(),
+        )?;
+        let engine_options = EngineOptions {
+            compression: options.compression,
+            force: options.force,
+            parent_started: parent.as_ref().map(|p| p.file.time),
+        };
+        let engine = Engine::start(packer, reader.clone(), repository.chunk_params()?, monitor, engine_options)?;
+        Ok(Self {
+            repository,
+            lock,
+            engine: Some(engine),
+            reader,
+            parent,
+            started,
+            drafts: Mutex::default(),
+            adopted,
+        })
+    }
+
+    /// When the session began.
+    pub fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Packs of an interrupted run that were taken over.
+    pub fn adopted_packs(&self) -> usize {
+        self.adopted.len()
+    }
+
+    /// The reader this session compares with.
+    pub fn reader(&self) -> &Arc<BlobReader> {
+        &self.reader
+    }
+
+    fn engine(&self) -> Result<&Arc<Engine>> {
+        self.engine.as_ref().ok_or_else(|| Error::new(ErrorKind::Bug, "use a session that has ended"))
+    }
+
+    /// Where the source `name` writes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when that source has begun already; [`ErrorKind::Invalid`] for a name that is no safe
+    /// path component or is lastgood's own.
+    pub fn source(&self, name: &str) -> Result<SourceSink<'_>> {
+        if !lastgood_model::node::is_safe_name(name.as_bytes()) || name == Manifest::FOLDER {
+            return Err(Error::invalid(format!("{name:?} cannot be the name of a source")));
+        }
+        let draft = Arc::<Mutex<Draft>>::default();
+        let mut drafts = lock(&self.drafts);
+        if drafts.contains_key(name) {
+            return Err(Error::new(ErrorKind::Conflict, format!("source {name:?} is captured twice")));
+        }
+        drafts.insert(name.to_owned(), draft.clone());
+        Ok(SourceSink { session: self, name: name.to_owned(), draft })
+    }
+
+    /// Forgets a source that failed: nothing of it will be in the snapshot.
+    pub fn discard(&self, name: &str) {
+        lock(&self.drafts).remove(name);
+    }
+
+    /// Publishes the recovery point.
+    ///
+    /// # Errors
+    /// Whatever stands in the way; then there is no new snapshot, and everything before is as it was.
+    pub fn publish(mut self, spec: PublishSpec) -> Result<Published> {
+        let engine = self.engine()?;
+        engine.check()?;
+        let monitor = engine.monitor.clone();
+        let drafts = std::mem::take(&mut *lock(&self.drafts));
+        judge(&spec.manifest, &drafts)?;
+        let root = save_root(engine, &spec, drafts, self.started)?;
+        let Some(engine) = self.engine.take() else { return Err(Error::new(ErrorKind::Bug, "publish a session twice")) };
+        let packer = engine.stop()?;
+        let packs = packer.finish()?;
+        if !self.lock.is_sound() {
+            self.reexamine(&packs)?;
+        }
+        self.repository.store.sync()?;
+
+        let finished = (self.repository.options.clock)();
+        let file = SnapshotFile {
+            time: self.started,
+            parent: self.parent.as_ref().map(|p| p.id),
+            tree: root,
+            paths: spec.paths,
+            hostname: hostname(),
+            username: username(),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            tags: spec.tags,
+            program_version: concat!("lastgood ", env!("CARGO_PKG_VERSION")).to_owned(),
+            summary: Some(summary(&monitor, self.started, finished)),
+            excludes: Vec::new(),
+            original: None,
+        };
+        let json = file.encode()?;
+        let id = put_unpacked(&*self.repository.store, &self.repository.sealer, ObjectKind::Snapshot, &json)
+            .context("write snapshot")?;
+        self.repository.store.sync().context("write snapshot")?;
+        let read_back = self.repository.snapshot(SnapshotId(id)).context("read back snapshot")?;
+        if read_back.file.tree != root {
+            return Err(Error::corrupt("the snapshot read back is not the one written"));
+        }
+        Ok(Published { snapshot: read_back, packs })
+    }
+
+    /// After our lock may have been taken for stale: everything this run relies upon must still be there.
+    fn reexamine(&self, packs: &[(PackId, u64)]) -> Result<()> {
+        let stored: std::collections::HashMap<Id, u64> =
+            self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
+        let lost = packs.iter().chain(&self.adopted).find(|(id, size)| stored.get(&id.0) != Some(size)).map(|p| p.0);
+        let lost = lost.or_else(|| self.reader.index.packs().into_iter().find(|id| !stored.contains_key(&id.0)));
+        match lost {
+            None => Ok(()),
+            Some(id) => Err(Error::new(
+                ErrorKind::Retry,
+                format!("pack {id} was removed while this run had lost its lock; no recovery point was made"),
+            )
+            .with_hint("run the backup again; this happens when the machine slept during a backup and another program pruned meanwhile")),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        engine.fail(Error::new(ErrorKind::Cancelled, "session was given up"));
+        match engine.stop() {
+            Ok(packer) => packer.salvage(),
+            Err(error) => tracing::debug!(error = %error.chain(), "session ended without a snapshot"),
+        }
+    }
+}
+
+/// Every source that the manifest says is there must be, whole and closed; and nothing else may be.
+fn judge(manifest: &Manifest, drafts: &BTreeMap<String, Arc<Mutex<Draft>>>) -> Result<()> {
+    let refuse = |what: String| Err(Error::new(ErrorKind::Bug, format!("publish a recovery point: {what}")));
+    for record in &manifest.sources {
+        let failed = matches!(record.outcome, SourceOutcome::Failed { .. });
+        match drafts.get(&record.name) {
+            Some(_) if failed => return refuse(format!("source {:?} failed but was not discarded", record.name)),
+            None if !failed => return refuse(format!("source {:?} was never captured", record.name)),
+            Some(draft) => {
+                let draft = lock(draft);
+                if draft.open_streams > 0 || draft.dropped_streams > 0 {
+                    return refuse(format!("source {:?} has streams without a verdict", record.name));
+                }
+            }
+            None => {}
+        }
+    }
+    match drafts.keys().find(|name| manifest.source(name).is_none()) {
+        Some(name) => refuse(format!("source {name:?} is not in the manifest")),
+        None => Ok(()),
+    }
+}
+
+fn save_root(
+    engine: &Engine,
+    spec: &PublishSpec,
+    drafts: BTreeMap<String, Arc<Mutex<Draft>>>,
+    time: Time,
+) -> Result<TreeId> {
+    let mut root = Draft::default();
+    let manifest = serde_json::to_vec_pretty(&spec.manifest).context("write manifest")?;
+    for (name, content) in [("manifest.json", &manifest[..]), ("RESTORE.md", spec.restore_notes.as_bytes())] {
+        let mut node = Node::new(name, NodeKind::File);
+        node.mode = 0o600;
+        (node.mtime, node.atime, node.ctime) = (time, time, time);
+        node.size = content.len() as u64;
+        let pieces = content.chunks(1 << 20).map(|c| engine.store_here(BlobKind::Data, c).map(Into::into));
+        node.content = Some(pieces.collect::<Result<_>>()?);
+        root.insert(format!("{}/{name}", Manifest::FOLDER).as_bytes(), Vec::new(), node)?;
+    }
+    for (name, draft) in drafts {
+        root.graft(name.as_bytes(), std::mem::take(&mut *lock(&draft)))?;
+    }
+    root.save(time, &mut |json| engine.store_here(BlobKind::Tree, json).map(TreeId))
+}
+
+fn summary(monitor: &Monitor, started: Time, finished: Time) -> SnapshotSummary {
+    let c = &monitor.counters;
+    let (files, new, same) = (c.files.load(Relaxed), c.files_new.load(Relaxed), c.files_unchanged.load(Relaxed));
+    let (dirs, dirs_new, dirs_same) = (c.dirs.load(Relaxed), c.dirs_new.load(Relaxed), c.dirs_unchanged.load(Relaxed));
+    SnapshotSummary {
+        backup_start: started,
+        backup_end: finished,
+        files_new: new,
+        files_changed: files.saturating_sub(new + same),
+        files_unmodified: same,
+        dirs_new,
+        dirs_changed: dirs.saturating_sub(dirs_new + dirs_same),
+        dirs_unmodified: dirs_same,
+        data_blobs: c.blobs_data_new.load(Relaxed),
+        tree_blobs: c.blobs_tree_new.load(Relaxed),
+        data_added: c.bytes_new.load(Relaxed),
+        data_added_packed: c.bytes_stored.load(Relaxed),
+        total_files_processed: files,
+        total_bytes_processed: c.bytes.load(Relaxed),
+    }
+}
+
+/// The folder of one source in the recovery point being made.
+pub struct SourceSink<'a> {
+    session: &'a Session,
+    name: String,
+    draft: Arc<Mutex<Draft>>,
+}
+
+impl std::fmt::Debug for SourceSink<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceSink").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl SourceSink<'_> {
+    /// Logical bytes and entries put into the draft so far, trees not opened.
+    pub fn stream_count(&self) -> usize {
+        lock(&self.draft).finished_streams
+    }
+
+    /// The node of `path` in the parent snapshot.
+    fn previous(&self, path: &[u8]) -> Option<Node> {
+        let mut tree = self.session.parent.as_ref()?.file.tree;
+        let mut found = None;
+        let components = path.split(|b| *b == b'/').filter(|c| !c.is_empty());
+        for component in std::iter::once(self.name.as_bytes()).chain(components) {
+            let nodes = self.session.reader.tree(tree).ok()?;
+            let node = nodes.into_iter().find(|n| n.name == component)?;
+            if let Some(subtree) = node.subtree {
+                tree = subtree;
+            }
+            found = Some(node);
+        }
+        found
+    }
+}
+
+impl Sink for SourceSink<'_> {
+    fn stream(&self, spec: StreamSpec) -> Result<Box<dyn StreamWriter>> {
+        let engine = self.session.engine()?.clone();
+        if let Chunking::Fixed(0) = spec.chunking {
+            return Err(Error::new(ErrorKind::Bug, "begin a stream of extents without length"));
+        }
+        lock(&self.draft).begin_stream(&spec.path)?;
+        let draft = self.draft.clone();
+        let chunking = spec.chunking;
+        let on_end = move |end: Option<(Vec<lastgood_model::BlobId>, u64, lastgood_model::source::Verdict)>| {
+            let mut draft = lock(&draft);
+            let Some((content, length, _verdict)) = end else {
+                draft.drop_stream();
+                return Ok(());
+            };
+            let name = spec.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+            let mut node = Node::new(name, NodeKind::File);
+            node.mode = spec.mode;
+            node.uid = spec.uid;
+            node.gid = spec.gid;
+            (node.mtime, node.atime, node.ctime) = (spec.mtime, spec.mtime, spec.mtime);
+            node.size = length;
+            node.links = 1;
+            node.content = Some(content);
+            draft.end_stream(&spec.path, node)
+        };
+        Ok(Box::new(Stream::new(engine, chunking, Box::new(on_end))?))
+    }
+
+    fn tree(&self, path: &[u8], mut node: Node, parents: Vec<Node>, dir: Arc<dyn TreeDir>) -> Result<()> {
+        let previous = self.previous(path).and_then(|n| n.subtree);
+        if let Some(name) = path.rsplit(|b| *b == b'/').next().filter(|n| !n.is_empty()) {
+            node.name = name.to_vec();
+        } else {
+            node.name = self.name.clone().into_bytes();
+        }
+        match self.session.engine()?.walk(node, dir.clone(), previous)? {
+            Some(node) => lock(&self.draft).insert(path, parents, node),
+            None => Err(Error::new(ErrorKind::Io, format!("{} could not be read", lastgood_model::node::display_path(&dir.path_of(b""))))),
+        }
+    }
+
+    fn entry(&self, path: &[u8], entry: Entry, parents: Vec<Node>, dir: Arc<dyn TreeDir>) -> Result<()> {
+        let what = lastgood_model::node::display_path(&dir.path_of(&entry.node.name));
+        let old = self.previous(path);
+        match self.session.engine()?.walk_entry(entry, dir, old.as_ref())? {
+            Some(node) => lock(&self.draft).insert(path, parents, node),
+            None => Err(Error::new(ErrorKind::Io, format!("{what} could not be read"))),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

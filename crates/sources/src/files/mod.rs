@@ -1,0 +1,139 @@
+//! Directory trees and single files as a source.
+//!
+//! Each configured path is kept at its own absolute path below the source's folder, with modes, owners, times, extended
+//! attributes, link counts and holes. What this module promises:
+//!
+//! - An entry is in the recovery point, or left out because the user said so, or named as a problem. Nothing else.
+//! - No link inside a tree is followed and no name is resolved twice: entries are reached by one name below an open
+//!   directory, so a tree that changes, or that somebody changes on purpose, cannot lead out of itself. Two exceptions: a
+//!   configured path itself is followed, whatever it leads to; and SQLite opens databases by path, after which it is
+//!   checked that the path still led to the same file.
+//! - Nothing waits on a fifo or a lease holder without end, and access times are left alone where the system allows.
+//! - A file that changed while it was read is said to have changed. One that was replaced as a whole before it was
+//!   opened is read in its new state; that is no problem.
+//! - Databases inside a tree are captured consistently.
+//!
+//! Linux only: it reads directories in blocks and reaches attributes of special files through `/proc/self/fd`.
+
+mod attributes;
+mod database;
+mod dir;
+mod exclude;
+mod listing;
+mod open;
+mod owners;
+mod place;
+mod probe;
+mod reader;
+mod roots;
+mod scope;
+mod stat;
+pub mod target;
+
+use exclude::Patterns;
+use lastgood_model::source::{Captured, Finding, Sink, Source};
+use lastgood_model::{Context, Monitor, Result};
+use roots::Root;
+use scope::Scope;
+use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What to leave out of a files source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesOptions {
+    /// Patterns in the syntax of `.gitignore`, anchored at each configured path.
+    pub exclude: Vec<String>,
+    /// Files with more such patterns, one a line, applied after [`Self::exclude`].
+    pub exclude_files: Vec<PathBuf>,
+    /// Keep mount points as empty directories. File systems that only show the kernel's state (`/proc`, `/sys`) are
+    /// never entered from above, with or without this.
+    pub one_file_system: bool,
+    /// In directories marked by a `CACHEDIR.TAG` keep nothing but the mark.
+    pub exclude_caches: bool,
+    /// Leave out files longer than so many bytes.
+    pub exclude_larger_than: Option<u64>,
+    /// Absolute paths of what must not be captured wherever it is met, such as the repository that is being written and
+    /// the file with its key. Known by device and inode, not by name.
+    pub never: Vec<PathBuf>,
+}
+
+/// One or more paths of this machine.
+#[derive(Debug)]
+pub struct FilesSource {
+    name: String,
+    paths: Vec<PathBuf>,
+    options: FilesOptions,
+    patterns: Arc<Patterns>,
+}
+
+impl FilesSource {
+    /// A source of this name. Relative paths are taken from the working directory. Reads the exclude files.
+    ///
+    /// Fails with [`Invalid`](lastgood_model::ErrorKind::Invalid) when a path lies in another or a pattern cannot be
+    /// understood; whether the paths exist is asked by [`Source::probe`] and [`Source::capture`].
+    pub fn new(name: impl Into<String>, paths: Vec<PathBuf>, options: FilesOptions) -> Result<Self> {
+        let paths = roots::settle(paths)?;
+        let patterns = Arc::new(Patterns::new(&options.exclude, &options.exclude_files)?);
+        Ok(Self { name: name.into(), paths, options, patterns })
+    }
+
+    /// The configured paths, absolute, in byte order.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+}
+
+impl Source for FilesSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "files"
+    }
+
+    fn origins(&self) -> Vec<String> {
+        self.paths.iter().map(|path| roots::display(path)).collect()
+    }
+
+    fn probe(&self) -> Result<Vec<Finding>> {
+        Ok(probe::probe(&self.paths, &self.options, &self.patterns))
+    }
+
+    /// The facts are `sqlite_inside` (databases read as such in this run, by path below the source's folder), `left_out`
+    /// (how many entries by each pattern or rule), `mount_points_left_out` and `followed` (configured links and where they
+    /// led); each is there only when it has something to say.
+    fn capture(&self, sink: &dyn Sink, monitor: &Monitor) -> Result<Captured> {
+        let scope = Arc::new(Scope::begin(&self.options, Arc::clone(&self.patterns)));
+        let mut followed = serde_json::Map::new();
+        let mut opened = Vec::with_capacity(self.paths.len());
+        // All are opened before the first is read: one that is missing fails the source before an hour went by.
+        for path in &self.paths {
+            let root = roots::open(path, &scope, monitor)?;
+            let bytes = path.as_os_str().as_bytes();
+            if roots::is_link(bytes) {
+                let target = fs_err::canonicalize(path).context("follow link")?;
+                followed.insert(roots::display(path), json!(roots::display(&target)));
+            }
+            opened.push((bytes.strip_prefix(b"/").unwrap_or(bytes), roots::parents(path, &scope, monitor)?, root));
+        }
+        for (path, parents, root) in opened {
+            match root {
+                Root::Tree { mut node, dir } => {
+                    if path.is_empty() {
+                        node.name = self.name.clone().into_bytes();
+                    }
+                    sink.tree(path, node, parents, Arc::new(dir))?;
+                }
+                Root::Single { entry, dir } => sink.entry(path, entry, parents, Arc::new(dir))?,
+            }
+        }
+        let mut facts = scope.facts();
+        if !followed.is_empty() {
+            facts.insert("followed".to_owned(), followed.into());
+        }
+        Ok(Captured { facts, position: None })
+    }
+}

@@ -1,0 +1,184 @@
+//! From the text a person wrote to a store.
+
+use crate::LocalStore;
+use lastgood_model::store::Store;
+use lastgood_model::{Error, ErrorKind, Result};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A place for a repository, understood but not yet touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A folder on this machine.
+    Local(PathBuf),
+}
+
+impl Location {
+    /// The store at this place. Nothing is looked up or made.
+    pub fn open(&self) -> Result<Arc<dyn Store>> {
+        match self {
+            Self::Local(path) => Ok(Arc::new(LocalStore::new(path)?)),
+        }
+    }
+}
+
+/// Understands `text` and gives the store there: [`parse_location`], then [`Location::open`].
+pub fn open_url(text: &str) -> Result<Arc<dyn Store>> {
+    parse_location(text)?.open()
+}
+
+/// Schemes that people know from here and from restic, whose locations look like `s3:host/bucket`. Taking one of them
+/// for a folder named `s3:host` would keep backups on the very machine they are to outlive.
+const REMOTE_SCHEMES: [&str; 16] = [
+    "s3", "s3a", "gs", "gcs", "azure", "az", "abfs", "abfss", "b2", "swift", "sftp", "ssh", "rest", "rclone", "http",
+    "https",
+];
+
+/// Understands a local path or a `file://` URL. [`ErrorKind::Unsupported`] for another scheme, [`ErrorKind::Invalid`]
+/// for what can be neither. Messages name the scheme alone, since a URL may hold a password.
+pub fn parse_location(text: &str) -> Result<Location> {
+    if text.is_empty() {
+        return Err(Error::invalid("the location of the repository is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid("the location of the repository holds a NUL"));
+    }
+    if text == "~" || text.starts_with("~/") {
+        return Err(Error::invalid(format!("`~` is not expanded in {text:?}")).with_hint("write the whole path"));
+    }
+    if let Some((scheme, rest)) = split_scheme(text) {
+        if scheme == "file" {
+            return file_url(rest, text);
+        }
+        if scheme == "local" && !rest.starts_with("//") {
+            return Ok(Location::Local(PathBuf::from(rest)));
+        }
+        if rest.starts_with("//") || REMOTE_SCHEMES.contains(&scheme.as_str()) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("locations with the scheme `{scheme}:` are not supported"),
+            )
+            .with_hint(format!(
+                "use a local path or file:///path; for a folder whose name begins with `{scheme}:` write ./ before it"
+            )));
+        }
+    }
+    Ok(Location::Local(PathBuf::from(text)))
+}
+
+/// `scheme:rest`, when what stands before the first colon can be a scheme; lower-cased, as schemes ignore case.
+fn split_scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    valid.then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// RFC 8089, with an empty host or `localhost`, and an absolute path.
+fn file_url(rest: &str, text: &str) -> Result<Location> {
+    let wrong = |why: &str| {
+        Error::invalid(format!("{why} in {text:?}")).with_hint("write file:///path/to/repository, or the path alone")
+    };
+    let after = rest.strip_prefix("//").ok_or_else(|| wrong("two slashes are missing after `file:`"))?;
+    let at = after.find('/').ok_or_else(|| wrong("there is no absolute path"))?;
+    let (host, path) = after.split_at(at);
+    if !(host.is_empty() || host.eq_ignore_ascii_case("localhost")) {
+        return Err(wrong("another host cannot be reached by `file:`; found one"));
+    }
+    if path.contains(['?', '#']) {
+        return Err(wrong("`?` and `#` must be written %3F and %23"));
+    }
+    let bytes = percent_decode(path.as_bytes()).ok_or_else(|| wrong("`%` is not followed by two hex digits"))?;
+    if bytes.contains(&0) {
+        return Err(wrong("there is a NUL"));
+    }
+    Ok(Location::Local(PathBuf::from(OsString::from_vec(bytes))))
+}
+
+fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        out.push(match byte {
+            b'%' => digit(*rest.next()?)? << 4 | digit(*rest.next()?)?,
+            byte => byte,
+        });
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_file_urls_are_local() {
+        let cases: [(&str, &[u8]); 12] = [
+            ("/srv/backup", b"/srv/backup"),
+            ("backup", b"backup"),
+            ("./s3:bucket", b"./s3:bucket"),
+            ("/mnt/a:b://c", b"/mnt/a:b://c"),
+            ("2026:backups", b"2026:backups"),
+            ("shop:backups", b"shop:backups"),
+            ("caf\u{e9}", "caf\u{e9}".as_bytes()),
+            ("local:/srv/backup", b"/srv/backup"),
+            ("file:///srv/my%20backup", b"/srv/my backup"),
+            ("FILE://localhost/srv", b"/srv"),
+            ("file:///srv/%FF%3f", b"/srv/\xff?"),
+            ("file:///", b"/"),
+        ];
+        for (text, path) in cases {
+            let Location::Local(found) = parse_location(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            assert_eq!(found.into_os_string().into_vec(), path, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_named_without_their_secrets() {
+        for (text, scheme) in [
+            ("s3://key:secret@host/bucket", "s3"),
+            ("s3:s3.amazonaws.com/secret", "s3"),
+            ("SFTP:user@host:/secret", "sftp"),
+            ("rest:https://user:secret@host/", "rest"),
+            ("gs://secret/x", "gs"),
+            ("webdav+tls://secret", "webdav+tls"),
+        ] {
+            let error = parse_location(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
+            assert!(error.message().contains(&format!("`{scheme}:`")), "{error}");
+            assert!(!error.chain().contains("secret"), "{error}");
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_location_is_refused() {
+        for text in [
+            "",
+            "a\0b",
+            "~",
+            "~/backup",
+            "file:",
+            "file:/srv",
+            "file://",
+            "file://host/srv",
+            "file:///a%2",
+            "file:///a%zz",
+            "file:///a%00",
+            "file:///a?b",
+        ] {
+            assert_eq!(parse_location(text).map_err(|e| e.kind()), Err(ErrorKind::Invalid), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_opens_as_an_absolute_one() {
+        let store = open_url("some/where").unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(store.location(), here.join("some/where").display().to_string());
+    }
+}

@@ -1,0 +1,125 @@
+//! What the tests and measurements need beside Rust and a C compiler, installed for a machine that has nothing else.
+//!
+//! Idempotent: everything is looked at first, and where it is already as wanted nothing is downloaded or asked. Programs
+//! that the distribution has too old go to `target/tools/bin`, never into the system.
+
+mod apt;
+mod rustic;
+mod sid;
+
+use crate::shell::{self, first_line};
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Look for a newer restic although one is there.
+    #[arg(long)]
+    refresh: bool,
+}
+
+impl Options {
+    /// What a test run needs.
+    pub(crate) const PRESENT: Self = Self { refresh: false };
+}
+
+/// The programs, all of them there.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// The newest restic.
+    pub(crate) restic: PathBuf,
+    /// The distribution's restic.
+    pub(crate) restic_old: PathBuf,
+    /// rustic.
+    pub(crate) rustic: PathBuf,
+    /// SQLite's program.
+    pub(crate) sqlite3: PathBuf,
+    /// Whether `cargo nextest` can be run, with [`bin`] on the search path.
+    pub(crate) has_nextest: bool,
+}
+
+/// Where the programs go.
+pub(crate) fn bin() -> PathBuf {
+    shell::target().join("tools/bin")
+}
+
+/// The search path with [`bin`] in front.
+pub(crate) fn search_path() -> Result<std::ffi::OsString> {
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(bin()).chain(std::env::split_paths(&rest))).context("join search path")
+}
+
+/// Installs what is missing.
+pub(crate) fn run(options: &Options) -> Result<Tools> {
+    fs_err::create_dir_all(bin())?;
+    apt::install_missing()?;
+
+    let restic = match chosen("LASTGOOD_RESTIC")? {
+        Some(path) => path,
+        None => sid::restic(&bin(), options.refresh).context("install the newest restic")?,
+    };
+    let restic_old = match chosen("LASTGOOD_RESTIC_OLD")? {
+        Some(path) => path,
+        None => shell::which("restic").context("find the distribution's restic on the search path")?,
+    };
+    let rustic = match chosen("LASTGOOD_RUSTIC")? {
+        Some(path) => path,
+        None => rustic::install(&shell::target().join("tools")).context("install rustic")?,
+    };
+    let sqlite3 = match chosen("LASTGOOD_SQLITE3")? {
+        Some(path) => path,
+        None => shell::which("sqlite3").context("find sqlite3 on the search path")?,
+    };
+    let has_nextest = nextest();
+    let tools = Tools { restic, restic_old, rustic, sqlite3, has_nextest };
+    for (what, program, arguments) in [
+        ("restic", &tools.restic, "version"),
+        ("restic, older", &tools.restic_old, "version"),
+        ("rustic", &tools.rustic, "--version"),
+        ("sqlite3", &tools.sqlite3, "--version"),
+    ] {
+        let Some(version) = first_line(program, &[arguments]) else {
+            bail!("{} is there but does not run", program.display());
+        };
+        let version: String = version.chars().take(40).collect();
+        println!("have {what:<14} {version:<40} {}", program.display());
+    }
+    Ok(tools)
+}
+
+/// A program chosen by hand; it must be there.
+fn chosen(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    if !path.is_file() {
+        bail!("{variable} names {}, which is not there", path.display());
+    }
+    Ok(Some(path))
+}
+
+/// Looks for cargo-nextest and builds it when it is missing. Without it `cargo test` serves, so failing is no end.
+fn nextest() -> bool {
+    let there = || {
+        let path = search_path().ok()?;
+        shell::output(shell::cargo(["nextest", "--version"]).env("PATH", path)).ok()
+    };
+    if there().is_none() {
+        println!("cargo-nextest is missing; it is built now, once (some minutes)");
+        let tools = shell::target().join("tools");
+        let mut install = rustic::quick_install(&tools, "cargo-nextest", NEXTEST_VERSION);
+        if let Err(error) = shell::run(&mut install) {
+            eprintln!("cargo-nextest could not be built, `cargo test` is used instead: {error:#}");
+        }
+    }
+    match there() {
+        Some(version) => {
+            println!("have {:<14} {}", "nextest", version.lines().next().unwrap_or_default());
+            true
+        }
+        None => false,
+    }
+}
+
+/// The test runner's version that the project is tested with; an installed one of any version is taken as it is.
+const NEXTEST_VERSION: &str = "0.9.143";
