@@ -185,6 +185,7 @@ impl Store for LocalStore {
             temporary.publish(&path)?;
             self.packs.forget(&key.id);
         }
+        self.touch(folder);
         Ok(())
     }
 
