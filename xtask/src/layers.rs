@@ -31,7 +31,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("comfy-table", &["cli"]),
     ("ignore", &["sources"]),
-    ("aws-lc-rs", &["repo"]),
+    ("aws-lc-rs", &["repo", "sources"]),
     ("scrypt", &["repo"]),
     ("zstd", &["repo"]),
     ("toml", &["cli", "ops", "model", "xtask"]),

@@ -82,7 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
             bail!("{} is there but does not run", program.display());
         };
         let version: String = version.chars().take(40).collect();
-        println!("have {what:<14} {version:<40} {}", program.display());
+        eprintln!("have {what:<14} {version:<40} {}", program.display());
     }
     Ok(tools)
 }
@@ -105,7 +105,7 @@ fn nextest() -> bool {
         shell::output(shell::cargo(["nextest", "--version"]).env("PATH", path)).ok()
     };
     if there().is_none() {
-        println!("cargo-nextest is missing; it is built now, once (some minutes)");
+        eprintln!("cargo-nextest is missing; it is built now, once (some minutes)");
         let tools = shell::target().join("tools");
         let mut install = rustic::quick_install(&tools, "cargo-nextest", NEXTEST_VERSION);
         if let Err(error) = shell::run(&mut install) {
@@ -114,7 +114,7 @@ fn nextest() -> bool {
     }
     match there() {
         Some(version) => {
-            println!("have {:<14} {}", "nextest", version.lines().next().unwrap_or_default());
+            eprintln!("have {:<14} {}", "nextest", version.lines().next().unwrap_or_default());
             true
         }
         None => false,

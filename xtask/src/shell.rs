@@ -29,7 +29,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
 
 /// Says what is run, runs it with our outputs, and fails when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    println!("$ {}", words(command));
+    eprintln!("$ {}", words(command));
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("start {}", words(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", words(command));

@@ -63,7 +63,8 @@ fn finds(name: &str, text: &str, forbidden: &[(String, &'static str)]) -> Vec<St
 fn fragment(name: &str, text: &str) -> Option<String> {
     let first = text.lines().next().unwrap_or_default().trim();
     let is_told = (10..=120).contains(&first.chars().count()) && name.ends_with(".md");
-    (!is_told).then(|| format!("{name}: a fragment is a .md file whose first line tells the change in 10 to 120 letters"))
+    (!is_told)
+        .then(|| format!("{name}: a fragment is a .md file whose first line tells the change in 10 to 120 letters"))
 }
 
 #[cfg(test)]

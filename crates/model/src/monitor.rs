@@ -86,6 +86,14 @@ impl Monitor {
         }
     }
 
+    /// Names the source of all problems that have none yet: sources report without knowing their own name in the run.
+    pub fn label_problems(&self, source: &str) {
+        let mut problems = self.problems.lock().unwrap_or_else(|e| e.into_inner());
+        for problem in problems.kept.iter_mut().rev().take_while(|p| p.source.is_empty()) {
+            problem.source = source.to_owned();
+        }
+    }
+
     /// The problems so far, and how many there were in all.
     pub fn problems(&self) -> (Vec<Problem>, u64) {
         let problems = self.problems.lock().unwrap_or_else(|e| e.into_inner());

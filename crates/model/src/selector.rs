@@ -39,6 +39,11 @@ impl Selector {
         Self { app: None, which: Which::Nth { back: 0, before: None }, text: "latest".into() }
     }
 
+    /// True when it says which application it is about.
+    pub fn names_app(&self) -> bool {
+        self.app.is_some()
+    }
+
     /// Picks the snapshot meant. [`ErrorKind::Absent`] when there is none, [`ErrorKind::Invalid`] when a prefix fits
     /// several.
     pub fn pick(&self, candidates: &[Candidate]) -> Result<SnapshotId> {

@@ -24,7 +24,11 @@ impl Time {
         let days = self.secs.div_euclid(86_400);
         let second = self.secs.rem_euclid(86_400);
         let (year, month, day) = civil(days);
-        let year = year.clamp(0, 9999);
+        let (year, month, day) = match year.clamp(0, 9999) {
+            // A leap day moved to a year that has none is the day after, as Go has it.
+            9999 if (month, day) == (2, 29) => (9999, 3, 1),
+            year => (year, month, day),
+        };
         push_digits(out, year as u64, 4);
         out.push(b'-');
         push_digits(out, month, 2);
@@ -171,6 +175,9 @@ mod tests {
             (1_700_000_000, 120_000_000, "2023-11-14T22:13:20.12Z"),
             (-1, 999_999_999, "1969-12-31T23:59:59.999999999Z"),
             (951_827_696, 1, "2000-02-29T12:34:56.000000001Z"),
+            (253_407_398_400, 0, "9999-03-01T00:00:00Z"),
+            (400_000_000_000, 0, "9999-06-30T15:06:40Z"),
+            (-62_167_219_201, 0, "0000-12-31T23:59:59Z"),
             (i64::MAX / 2, 0, "9999-"),
             (i64::MIN / 2, 0, "0000-"),
         ];

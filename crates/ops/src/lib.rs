@@ -1,1 +1,10 @@
-//! lastgood ops.
+//! One story per verb: backup, restore, prove, check, verify, list, find, diff. Each takes an open repository and plain
+//! values, reports as data, and prints nothing.
+
+pub mod backup;
+pub mod browse;
+pub mod diff;
+pub mod prove;
+pub mod restore;
+mod restore_notes;
+pub mod snapshots;

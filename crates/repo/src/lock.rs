@@ -39,6 +39,9 @@ pub fn system_clock() -> Clock {
 pub enum LockMode {
     /// With others, against deletion.
     Shared,
+    /// The same for those who only read. Stale locks are left alone: whoever writes next clears them away and, because it
+    /// found them, looks for packs that the dead run left behind.
+    Reading,
     /// Alone.
     Exclusive,
 }
@@ -198,8 +201,10 @@ fn look(
             continue;
         };
         if is_stale(&file, clock()) {
-            store.remove(&key)?;
-            findings.stale_removed += 1;
+            if mode != LockMode::Reading {
+                store.remove(&key)?;
+                findings.stale_removed += 1;
+            }
         } else if file.exclusive || mode == LockMode::Exclusive {
             let age = (clock().secs - file.time.secs).max(0);
             return Err(Error::new(
@@ -218,7 +223,7 @@ fn look(
     Ok(())
 }
 
-fn is_stale(file: &LockFile, now: Time) -> bool {
+pub(crate) fn is_stale(file: &LockFile, now: Time) -> bool {
     let unrefreshed = (now.secs - file.time.secs).abs() > STALE_AFTER_SECS;
     unrefreshed || file.hostname == hostname() && !process_is_alive(file.pid)
 }

@@ -148,6 +148,11 @@ impl Repository {
         self.config.id
     }
 
+    /// The key it was opened with.
+    pub(crate) fn current_key(&self) -> KeyId {
+        self.key
+    }
+
     /// Where it is.
     pub fn location(&self) -> String {
         self.store.location()
@@ -321,7 +326,11 @@ pub(crate) fn get_unpacked(store: &dyn Store, sealer: &Sealer, key: &StoreKey) -
     if sha256(&sealed) != key.id.0 {
         return Err(Error::corrupt(format!("{key} is damaged: its content is not what its name says")));
     }
-    let plain = sealer.open_in_place(&mut sealed).with_context(|| format!("open {key}"))?;
+    expand(key, sealer.open_in_place(&mut sealed).with_context(|| format!("open {key}"))?)
+}
+
+/// The JSON in an opened index, snapshot or lock.
+pub(crate) fn expand(key: &StoreKey, plain: &[u8]) -> Result<Vec<u8>> {
     match plain.first() {
         Some(b'{' | b'[') => Ok(plain.to_vec()),
         Some(2) => {

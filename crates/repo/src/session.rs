@@ -35,6 +35,8 @@ pub struct SessionOptions {
     pub force: bool,
     /// The snapshot whose unchanged files are taken over.
     pub parent: Option<SnapshotId>,
+    /// Do everything but write: packs are made up, counted and dropped. Such a session cannot publish.
+    pub dry_run: bool,
 }
 
 /// What a published snapshot says beside its sources.
@@ -69,6 +71,7 @@ pub struct Session {
     started: Time,
     drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
     adopted: Vec<(PackId, u64)>,
+    dry_run: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -88,7 +91,7 @@ impl Session {
         // The parent is read before the index, so that the index knows all it refers to.
         let parent = options.parent.map(|id| repository.snapshot(id)).transpose()?;
         let reader = repository.reader()?;
-        let adopted = if lock.findings.stale_removed > 0 {
+        let adopted = if lock.findings.stale_removed > 0 && !options.dry_run {
             leftovers::adopt(&repository, &reader.index)?
         } else {
             Vec::new()
@@ -98,6 +101,7 @@ impl Session {
             repository.sealer.clone(),
             reader.index.clone(),
             repository.cache(),
+            options.dry_run,
         )?;
         let engine_options = EngineOptions {
             compression: options.compression,
@@ -114,6 +118,7 @@ impl Session {
             started,
             drafts: Mutex::default(),
             adopted,
+            dry_run: options.dry_run,
         })
     }
 
@@ -130,6 +135,18 @@ impl Session {
     /// The reader this session compares with.
     pub fn reader(&self) -> &Arc<BlobReader> {
         &self.reader
+    }
+
+    /// Fails once the session cannot succeed any more: the store failed, or a stop was asked for.
+    pub fn check(&self) -> Result<()> {
+        self.engine()?.check()
+    }
+
+    /// Ends a session that was to write nothing.
+    pub fn rehearse(mut self) -> Result<()> {
+        lock(&self.drafts).clear();
+        let Some(engine) = self.engine.take() else { return Ok(()) };
+        engine.stop()?.finish().map(|_| ())
     }
 
     fn engine(&self) -> Result<&Arc<Engine>> {
@@ -164,6 +181,9 @@ impl Session {
     /// # Errors
     /// Whatever stands in the way; then there is no new snapshot, and everything before is as it was.
     pub fn publish(mut self, spec: PublishSpec) -> Result<Published> {
+        if self.dry_run {
+            return Err(Error::new(ErrorKind::Bug, "publish a dry run"));
+        }
         let engine = self.engine()?;
         engine.check()?;
         let monitor = engine.monitor.clone();

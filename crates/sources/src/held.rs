@@ -11,6 +11,7 @@
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// Device and inode number.
@@ -19,7 +20,7 @@ type Key = (u64, u64);
 #[derive(Debug, Default)]
 struct Held {
     holds: usize,
-    put_aside: Vec<OwnedFd>,
+    put_aside: Vec<File>,
 }
 
 static HELD: LazyLock<RwLock<HashMap<Key, Held>>> = LazyLock::new(RwLock::default);
@@ -49,24 +50,29 @@ impl Drop for Hold {
 
 /// An open regular file that is closed only when no hold on it is alive.
 #[derive(Debug)]
-pub(crate) struct Descriptor(Option<OwnedFd>);
+pub(crate) struct Descriptor(Option<File>);
 
 impl Descriptor {
     /// Takes over `fd`.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(Some(fd))
+        Self(Some(fd.into()))
+    }
+
+    /// The file, for the standard library's calls.
+    pub(crate) fn file(&self) -> &File {
+        // It is taken out only when the value is consumed.
+        self.0.as_ref().expect("a descriptor in use is open")
     }
 
     /// Gives the descriptor away, for directories, on which nobody holds locks.
     pub(crate) fn into_inner(mut self) -> Option<OwnedFd> {
-        self.0.take()
+        self.0.take().map(OwnedFd::from)
     }
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // It is taken out only by the two methods that consume the value.
-        self.0.as_ref().expect("a descriptor in use is open").as_fd()
+        self.file().as_fd()
     }
 }
 

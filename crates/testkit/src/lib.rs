@@ -2,6 +2,7 @@
 //! development; nothing that is shipped depends on it.
 
 pub mod compare;
+pub mod memory_sink;
 pub mod restic;
 pub mod rng;
 pub mod rustic;

@@ -56,6 +56,15 @@ impl Restic {
         Self { program: crate::tools::restic_old(), repository: repository.into(), password_file: password_file.into() }
     }
 
+    /// A restic of one's own choice on a repository.
+    pub fn with_program(
+        program: impl Into<PathBuf>,
+        repository: impl Into<PathBuf>,
+        password_file: impl Into<PathBuf>,
+    ) -> Self {
+        Self { program: program.into(), repository: repository.into(), password_file: password_file.into() }
+    }
+
     /// A command to which arguments can be added.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

@@ -22,7 +22,7 @@ pub(crate) fn install_missing() -> Result<()> {
         return Ok(());
     }
     let list = missing.join(" ");
-    println!("packages missing: {list}");
+    eprintln!("packages missing: {list}");
     if shell::which("apt-get").is_none() {
         bail!("no apt-get here; install by other means: {list}");
     }

@@ -14,7 +14,7 @@ pub(crate) fn install(tools: &Path) -> Result<PathBuf> {
     let program = tools.join("bin/rustic");
     let is_wanted = |program: &Path| first_line(program, &["--version"]).is_some_and(|line| line.ends_with(VERSION));
     if !is_wanted(&program) {
-        println!("building rustic {VERSION}, once (about four minutes on two cores)");
+        eprintln!("building rustic {VERSION}, once (about four minutes on two cores)");
         let mut install = quick_install(tools, "rustic-rs", VERSION);
         shell::run(install.arg("--no-default-features"))?;
         is_wanted(&program).then_some(()).context("the built rustic does not run")?;
@@ -28,7 +28,9 @@ pub(crate) fn quick_install(tools: &Path, package: &str, version: &str) -> Comma
     command.arg(format!("--version={version}")).arg("--root").arg(tools);
     // Not the workspace: its settings and its target folder are for our own code.
     command.current_dir(std::env::temp_dir()).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-    for (key, value) in [("OPT_LEVEL", "1"), ("LTO", "off"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0"), ("STRIP", "symbols")] {
+    for (key, value) in
+        [("OPT_LEVEL", "1"), ("LTO", "off"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0"), ("STRIP", "symbols")]
+    {
         command.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
     }
     command

@@ -15,7 +15,7 @@ pub(crate) fn restic(bin: &Path, refresh: bool) -> Result<PathBuf> {
     if !refresh && first_line(&program, &["version"]).is_some() {
         return Ok(program);
     }
-    println!("fetching the newest restic from Debian sid");
+    eprintln!("fetching the newest restic from Debian sid");
     let entry = machine_entry(&config_files()?).context(
         "find a Debian mirror in /etc/apt; on another system install restic 0.17 or newer and set LASTGOOD_RESTIC to it",
     )?;
@@ -60,7 +60,7 @@ pub(crate) fn restic(bin: &Path, refresh: bool) -> Result<PathBuf> {
     fs_err::copy(dir.join("unpacked/usr/bin/restic"), &fresh)?;
     let version = first_line(&fresh, &["version"]).context("run the fetched restic; it may need a newer C library")?;
     fs_err::rename(&fresh, &program)?;
-    println!("installed {version}");
+    eprintln!("installed {version}");
     Ok(program)
 }
 

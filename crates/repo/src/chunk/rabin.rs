@@ -18,9 +18,9 @@ use lastgood_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
 /// No chunk but the last of a stream is shorter.
-pub const MIN_BYTES: usize = 512 * 1024;
+pub(super) const MIN_BYTES: usize = 512 * 1024;
 /// No chunk is longer.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How many bytes decide about a cut.
 pub(super) const WINDOW: usize = 64;
 /// A cut is where these bits of the fingerprint are zero: once in a MiB.
@@ -129,8 +129,8 @@ impl Rabin {
         // While the byte that leaves the window came with an earlier call.
         let longest = MAX_BYTES - self.count;
         let end = data.len().min(longest);
-        for i in at..end.min(WINDOW) {
-            self.digest = self.tables.slide(self.digest, data[i], self.tail[i]);
+        for (i, (&incoming, &outgoing)) in data[..end].iter().zip(&self.tail).enumerate().skip(at) {
+            self.digest = self.tables.slide(self.digest, incoming, outgoing);
             if self.digest & MASK == 0 {
                 return Some(i + 1);
             }

@@ -3,7 +3,7 @@
 //! A gear hash in the manner of FastCDC (Xia and others, USENIX ATC 2016): each byte shifts the hash left by one and
 //! adds a word chosen by the byte, so that the top bits depend on the last 64 bytes. A chunk ends where some top bits
 //! are zero: many bits while it is shorter than [`NORMAL_BYTES`], few afterwards ("normalised chunking"), which keeps
-//! most lengths near the average. Nothing is cut before 16 KiB; at 256 KiB a cut is forced.
+//! most lengths near the average. Nothing is cut up to 16 KiB; at 256 KiB a cut is forced.
 //!
 //! The 256 words come from a seed that belongs to the repository. Without it nobody can tell from blob lengths which
 //! known rows a repository holds. Two repositories with different seeds do not deduplicate against each other, which
@@ -16,18 +16,18 @@
 use crate::sha256::Sha256;
 use std::sync::Arc;
 
-/// No chunk but the last of a stream is shorter.
-pub const MIN_BYTES: usize = 16 * 1024;
+/// Every chunk but the last of a stream is longer.
+pub(super) const MIN_BYTES: usize = 16 * 1024;
 /// Where the test turns from strict to lenient.
-pub const NORMAL_BYTES: usize = 56 * 1024;
+pub(super) const NORMAL_BYTES: usize = 56 * 1024;
 /// No chunk is longer.
-pub const MAX_BYTES: usize = 256 * 1024;
+pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// How many bytes decide about a cut: one per bit of the hash.
 const WINDOW: usize = 64;
 /// Below [`NORMAL_BYTES`] one place in 256 Ki is a cut.
-const STRICT: u64 = !0 << (64 - 18);
+pub(super) const STRICT: u64 = !0 << (64 - 18);
 /// From there on one in 16 Ki.
-const LENIENT: u64 = !0 << (64 - 14);
+pub(super) const LENIENT: u64 = !0 << (64 - 14);
 /// Sets the derivation apart from other uses of the same seed.
 const DOMAIN: &[u8] = b"lastgood gear table 1\0";
 
@@ -51,7 +51,7 @@ impl GearTable {
     }
 
     #[inline(always)]
-    fn step(&self, hash: u64, byte: u8) -> u64 {
+    pub(super) fn step(&self, hash: u64, byte: u8) -> u64 {
         (hash << 1).wrapping_add(self.0[usize::from(byte)])
     }
 }
@@ -111,15 +111,37 @@ impl Rows {
         (self.count, self.hash) = (0, 0);
     }
 
+    /// Four bytes at a time: their own sums do not depend on the hash before them, so that it has to be waited for once
+    /// in four bytes only.
     fn scan<const MASK: u64>(&self, hash: &mut u64, data: &[u8]) -> Option<usize> {
-        let mut local = *hash;
-        for (i, &byte) in data.iter().enumerate() {
-            local = self.table.step(local, byte);
-            if local & MASK == 0 {
-                return Some(i + 1);
+        let mut before = *hash;
+        let (fours, rest) = data.as_chunks();
+        for (i, &[a, b, c, d]) in fours.iter().enumerate() {
+            let after_a = self.table.step(0, a);
+            let after_b = self.table.step(after_a, b);
+            let after_c = self.table.step(after_b, c);
+            let after_d = self.table.step(after_c, d);
+            if (before << 1).wrapping_add(after_a) & MASK == 0 {
+                return Some(4 * i + 1);
+            }
+            if (before << 2).wrapping_add(after_b) & MASK == 0 {
+                return Some(4 * i + 2);
+            }
+            if (before << 3).wrapping_add(after_c) & MASK == 0 {
+                return Some(4 * i + 3);
+            }
+            before = (before << 4).wrapping_add(after_d);
+            if before & MASK == 0 {
+                return Some(4 * i + 4);
             }
         }
-        *hash = local;
+        for (i, &byte) in rest.iter().enumerate() {
+            before = self.table.step(before, byte);
+            if before & MASK == 0 {
+                return Some(4 * fours.len() + i + 1);
+            }
+        }
+        *hash = before;
         None
     }
 }

@@ -7,40 +7,53 @@
 
 use super::rabin::{MASK, RabinTables, WINDOW};
 
-/// Lanes searched side by side.
+/// Lanes searched side by side. Four reach nine tenths of the speed of eight, twelve fall back behind four.
 const LANES: usize = 8;
 /// Bytes searched by each lane in one stretch. Longer ones waste more behind a cut (one in about a MiB), shorter ones
 /// read in the window more often.
 const LANE_BYTES: usize = 4096;
+/// The same for what is left of a buffer.
+const SHORT_LANE_BYTES: usize = 512;
 
 /// Searches `data[from..]` for the first place after which a chunk ends by its content: `Ok(length of data up to
 /// there)`, or `Err(fingerprint at the end of data)`. `from` must be at least 64; `digest` is the fingerprint of the 64
 /// bytes before it.
 pub(super) fn first_cut(tables: &RabinTables, mut digest: u64, data: &[u8], mut from: usize) -> Result<usize, u64> {
-    while data.len().saturating_sub(from) >= LANES * LANE_BYTES {
-        let stretch = &data[from - WINDOW..from + LANES * LANE_BYTES];
-        match in_lanes(tables, digest, stretch) {
-            Ok(n) => return Ok(from + n),
+    while from < data.len() {
+        let stretch = &data[from - WINDOW..];
+        let left = data.len() - from;
+        let (searched, outcome) = if left >= LANES * LANE_BYTES {
+            (LANES * LANE_BYTES, in_lanes::<LANE_BYTES>(tables, digest, stretch))
+        } else if left >= LANES * SHORT_LANE_BYTES {
+            (LANES * SHORT_LANE_BYTES, in_lanes::<SHORT_LANE_BYTES>(tables, digest, stretch))
+        } else {
+            (left, in_order(tables, digest, stretch))
+        };
+        match outcome {
+            Ok(length) => return Ok(from + length),
             Err(last) => digest = last,
         }
-        from += LANES * LANE_BYTES;
-    }
-    if from >= data.len() {
-        return Err(digest);
-    }
-    for (i, (&incoming, &outgoing)) in data[from..].iter().zip(&data[from - WINDOW..]).enumerate() {
-        digest = tables.slide(digest, incoming, outgoing);
-        if digest & MASK == 0 {
-            return Ok(from + i + 1);
-        }
+        from += searched;
     }
     Err(digest)
 }
 
 /// Searches all of `stretch` but its first 64 bytes.
-fn in_lanes(tables: &RabinTables, digest: u64, stretch: &[u8]) -> Result<usize, u64> {
-    let outgoing: [&[u8; LANE_BYTES]; LANES] = parts(stretch, 0);
-    let incoming: [&[u8; LANE_BYTES]; LANES] = parts(stretch, WINDOW);
+fn in_order(tables: &RabinTables, mut digest: u64, stretch: &[u8]) -> Result<usize, u64> {
+    for (i, (&incoming, &outgoing)) in stretch[WINDOW..].iter().zip(stretch).enumerate() {
+        digest = tables.slide(digest, incoming, outgoing);
+        if digest & MASK == 0 {
+            return Ok(i + 1);
+        }
+    }
+    Err(digest)
+}
+
+/// Searches as many bytes of `stretch`, after its first 64, as the lanes have together.
+#[expect(clippy::needless_range_loop, reason = "one index for several arrays reads better, and compiles to the same")]
+fn in_lanes<const LANE: usize>(tables: &RabinTables, digest: u64, stretch: &[u8]) -> Result<usize, u64> {
+    let outgoing: [&[u8; LANE]; LANES] = parts(stretch, 0);
+    let incoming: [&[u8; LANE]; LANES] = parts(stretch, WINDOW);
     let mut digests = [0; LANES];
     digests[0] = digest;
     for i in 0..WINDOW {
@@ -49,14 +62,14 @@ fn in_lanes(tables: &RabinTables, digest: u64, stretch: &[u8]) -> Result<usize, 
         }
     }
     let mut cuts = [None; LANES];
-    for i in 0..LANE_BYTES {
+    for i in 0..LANE {
         for lane in 0..LANES {
             digests[lane] = tables.slide(digests[lane], incoming[lane][i], outgoing[lane][i]);
         }
         if digests.iter().any(|digest| digest & MASK == 0) {
             for lane in 0..LANES {
                 if digests[lane] & MASK == 0 && cuts[lane].is_none() {
-                    cuts[lane] = Some(lane * LANE_BYTES + i + 1);
+                    cuts[lane] = Some(lane * LANE + i + 1);
                 }
             }
             if cuts[0].is_some() {
@@ -68,7 +81,7 @@ fn in_lanes(tables: &RabinTables, digest: u64, stretch: &[u8]) -> Result<usize, 
 }
 
 /// The part of each lane in `stretch`, beginning at `offset`.
-fn parts(stretch: &[u8], offset: usize) -> [&[u8; LANE_BYTES]; LANES] {
+fn parts<const LANE: usize>(stretch: &[u8], offset: usize) -> [&[u8; LANE]; LANES] {
     let (lanes, _) = stretch[offset..].as_chunks();
     std::array::from_fn(|lane| &lanes[lane])
 }

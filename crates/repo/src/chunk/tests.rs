@@ -134,6 +134,30 @@ fn rows_average_64_kib_between_their_bounds() {
     assert!((56 << 10..72 << 10).contains(&average), "{average}");
 }
 
+/// The rule in its plainest words, hashing every byte of the chunk.
+fn rows_by_the_book(data: &[u8]) -> Vec<usize> {
+    let table = GearTable::new(&[7; 32]);
+    let mut lengths = Vec::new();
+    let (mut hash, mut start) = (0, 0);
+    for (i, &byte) in data.iter().enumerate() {
+        hash = table.step(hash, byte);
+        let length = i + 1 - start;
+        let mask = if length <= rows::NORMAL_BYTES { rows::STRICT } else { rows::LENIENT };
+        if length > rows::MIN_BYTES && hash & mask == 0 || length == rows::MAX_BYTES {
+            lengths.push(length);
+            start = i + 1;
+        }
+    }
+    lengths.extend((start < data.len()).then(|| data.len() - start));
+    lengths
+}
+
+#[test]
+fn rows_are_cut_as_the_book_says() {
+    let data = mixture();
+    assert_eq!(lengths(Chunking::Rows, &data, &[usize::MAX]), rows_by_the_book(&data));
+}
+
 /// A change of these cuts would store every stream of rows again.
 #[test]
 fn cuts_of_rows_do_not_change_between_versions() {

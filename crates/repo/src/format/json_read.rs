@@ -299,7 +299,7 @@ impl<'a> JsonReader<'a> {
 mod tests {
     use super::*;
 
-    fn read<T>(json: &str, with: impl FnOnce(&mut JsonReader<'_>) -> Result<T>) -> Option<T> {
+    fn read<'a, T>(json: &'a str, with: impl FnOnce(&mut JsonReader<'a>) -> Result<T>) -> Option<T> {
         let mut reader = JsonReader::new(json.as_bytes(), "test").unwrap();
         let value = with(&mut reader).ok()?;
         reader.expect_end().ok()?;

@@ -263,7 +263,7 @@ mod tests {
         for bad in [vec![], mixed, gap, huge, many.clone(), lay(BlobKind::Data, &[(31, 0)])] {
             assert_eq!(kind_of(encode_header(&bad)), ErrorKind::Bug);
         }
-        let full = encode(
+        let full = encode_header(
             &many[1..].iter().enumerate().map(|(i, b)| IndexBlob { offset: i as u32 * 32, ..*b }).collect::<Vec<_>>(),
         );
         assert!(trailer(full.unwrap().len() + 32).is_ok());

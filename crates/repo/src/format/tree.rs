@@ -242,7 +242,7 @@ mod tests {
         let empty = Node::new("z", NodeKind::File);
         let epoch = r#""mtime":"1970-01-01T00:00:00Z","atime":"1970-01-01T00:00:00Z","ctime":"1970-01-01T00:00:00Z""#;
         let want = [
-            r#"{"nodes":[{"name":"a\u003c\\\"é\\u00a0","type":"file","mode":15729060,"#,
+            r#"{"nodes":[{"name":"a\u003c\\\"é\\u00a0","type":"file","mode":13631908,"#,
             r#""mtime":"2023-11-14T22:13:20.12Z","atime":"1970-01-01T00:00:00Z","ctime":"1970-01-01T00:00:00Z","#,
             r#""uid":1000,"gid":0,"user":"o'neil\u0026co","inode":18446744073709551615,"device_id":64768,"size":3,"links":1,"#,
             r#""extended_attributes":[{"name":"user.a","value":"AP8="},{"name":"user.b","value":""}],"#,

@@ -32,7 +32,7 @@ fn other_key_orders_spacing_and_unknown_keys_are_read() {
         r#" {{ "before":[{{"x":[]}}], "nodes" : [
             {{ "content" : [ "{id}" , "{id}" ], "generic_attributes":{{"windows.creation_time":"AA=="}}, "size":7, "user":null,
                "extended_attributes":[{{"value":"AP8=","new":1,"name":"user.x"}},{{"name":"user.y","value":null}}],
-               "mtime":"2023-11-14T23:13:20.5+01:00", "error":"x", "mode":12583424, "n\u0061me":"caf\u00e9", "type":"file" }},
+               "mtime":"2023-11-14T23:13:20.5+01:00", "error":"x", "mode":12583296, "n\u0061me":"caf\u00e9", "type":"file" }},
             {{"name":"d","type":"dir","subtree":"{id}","content":null,"mode":2147484141}},
             {{"name":"l","type":"symlink","linktarget_raw":"/w==","linktarget":"\ufffd","links":2}}
         ], "after":null }} "#

@@ -56,6 +56,8 @@ struct Shared {
     sealer: Arc<Sealer>,
     index: Arc<Index>,
     cache: IndexCache,
+    /// Packs are put together and dropped.
+    dry_run: bool,
     queue: Mutex<Queue>,
     changed: Condvar,
     written: Mutex<Written>,
@@ -82,9 +84,11 @@ impl Packer {
         sealer: Arc<Sealer>,
         index: Arc<Index>,
         cache: IndexCache,
+        dry_run: bool,
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             store,
+            dry_run,
             sealer,
             index,
             cache,
@@ -275,6 +279,9 @@ impl Shared {
 
     fn write_pack(&self, full: OpenPack) -> Result<Vec<u8>> {
         let OpenPack { mut bytes, blobs } = full;
+        if self.dry_run {
+            return Ok(bytes);
+        }
         let start = bytes.len();
         bytes.resize(start + IV_BYTES, 0);
         bytes.extend_from_slice(&encode_header(&blobs)?);

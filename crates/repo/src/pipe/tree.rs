@@ -148,7 +148,6 @@ impl Engine {
 struct OpenDir {
     /// Its own entry and where its node goes, taken when it is finished.
     closing: Mutex<Option<(Entry, Owner)>>,
-    dir: Arc<dyn TreeDir>,
     slots: Mutex<Slots>,
     previous: Option<TreeId>,
     is_new: bool,
@@ -329,7 +328,6 @@ impl DirTask {
 
         let open = Arc::new(OpenDir {
             closing: Mutex::new(Some((self.entry, self.owner))),
-            dir: dir.clone(),
             // One hold for each pending entry and one for this function.
             slots: Mutex::new(Slots { nodes, pending: files.len() + dirs.len() + 1, unchanged }),
             previous: self.previous,

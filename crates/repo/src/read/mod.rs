@@ -16,7 +16,7 @@ use std::sync::Arc;
 use zstd::zstd_safe::{self, DCtx, DParameter};
 
 /// No plaintext may be longer, whatever an index claims.
-const BLOB_BYTES_MAX: usize = 1 << 30;
+pub(crate) const BLOB_BYTES_MAX: usize = 1 << 30;
 /// Largest window a frame may ask for: 2^27 bytes, what zstd's own command allows by default.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -130,6 +130,17 @@ pub(crate) fn decompress(frame: &[u8], length: usize, plain: &mut Vec<u8>) -> Re
     if length > BLOB_BYTES_MAX {
         return Err(Error::corrupt(format!("blob claims {length} bytes")));
     }
+    plain.clear();
+    plain.reserve_exact(length);
+    decode(frame, length, plain)
+}
+
+/// Decompresses one zstd frame into `plain`, which it must fill.
+pub(crate) fn decompress_into(frame: &[u8], plain: &mut [u8]) -> Result<()> {
+    decode(frame, plain.len(), plain)
+}
+
+fn decode(frame: &[u8], length: usize, plain: &mut (impl zstd_safe::WriteBuf + ?Sized)) -> Result<()> {
     DECODER.with_borrow_mut(|slot| {
         let decoder = match slot {
             Some(decoder) => decoder,
@@ -141,8 +152,6 @@ pub(crate) fn decompress(frame: &[u8], length: usize, plain: &mut Vec<u8>) -> Re
                 slot.insert(decoder)
             }
         };
-        plain.clear();
-        plain.reserve_exact(length);
         let written = decoder
             .decompress(plain, frame)
             .map_err(|code| Error::corrupt(format!("decompress: {}", zstd_safe::get_error_name(code))))?;

@@ -5,8 +5,8 @@
 //! [`crate::sqlite`], as one consistent state, and its side files (`-wal`, `-shm`, `-journal`) are left out, since what
 //! they hold is in that state.
 //!
-//! A file that only looks like a database, or is too damaged for SQLite, is still the user's file: it and its side files
-//! are stored byte for byte, and the trouble is reported.
+//! A file that only looks like a database, is too damaged for SQLite, or is kept locked by its application, is still the
+//! user's file: it and its side files are stored byte for byte, and the trouble is reported.
 
 use super::dir::{Dir, as_path};
 use super::open;
@@ -14,17 +14,20 @@ use super::reader::PlainReader;
 use super::scope::key;
 use super::stat::size;
 use crate::held::Descriptor;
+use crate::sqlite::{HEADER_BYTES, Options, capture_file_with, looks_like_database};
 use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::node::display_path;
 use lastgood_model::source::{Entry, FileReader, TreeDir};
 use lastgood_model::{Error, ErrorKind, Monitor, Result};
 use rustix::fs::{AtFlags, CWD, Stat, statat};
-
-/// The first bytes of every SQLite 3 database (sqlite.org/fileformat2.html, section 1.3).
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+use std::time::Duration;
 
 /// Pages are at least this long and files are whole pages.
 const PAGE_BYTES_MIN: u64 = 512;
+
+/// How long to wait for an application that keeps a database locked. A tree may hold many databases, and one that cannot
+/// be read is stored anyway.
+const BUSY_WAIT: Duration = Duration::from_secs(3);
 
 /// The endings of side files.
 const SIDES: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
@@ -45,20 +48,32 @@ pub(super) fn sides_of(name: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 
 /// True when the entry is a regular file that begins as a database does.
 pub(super) fn is_one(dir: &Dir, name: &[u8]) -> bool {
-    open::begins_with(dir, name, MAGIC)
+    open::head_of::<HEADER_BYTES>(dir, name).is_some_and(|head| looks_like_database(&head))
 }
 
 /// True when the open file begins as a database does. Files that cannot be whole databases are not looked into, unless
 /// `suspected`.
 pub(super) fn looks_like_one(fd: &Descriptor, stat: &Stat, suspected: bool) -> bool {
     let size = size(stat);
-    (suspected || (size > 0 && size.is_multiple_of(PAGE_BYTES_MIN))) && open::holds_at_start(fd, MAGIC)
+    (suspected || (size > 0 && size.is_multiple_of(PAGE_BYTES_MIN)))
+        && open::head::<HEADER_BYTES>(fd).is_some_and(|head| looks_like_database(&head))
 }
 
-/// True when SQLite can read the database now.
-pub(super) fn is_capturable(dir: &Dir, name: &[u8]) -> bool {
+/// Decides, when the directory is listed, about a database with side files: true when SQLite can read it, so that the side
+/// files are to be left out. Otherwise the directory remembers to store the database and its side files byte for byte,
+/// and the trouble is reported. The decision is made once, because a database captured by SQLite must not be kept
+/// together with the side files of its bytes.
+pub(super) fn is_captured_with_sides(dir: &Dir, name: &[u8], monitor: &Monitor) -> bool {
     let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
-    capture(&dir.path_of(name), &stat).is_ok()
+    let path = dir.path_of(name);
+    match capture(&path, &stat) {
+        Ok(_) => true,
+        Err(error) => {
+            report(&path, "stored byte for byte with its side files", &error, monitor);
+            dir.keep_plain(name);
+            false
+        }
+    }
 }
 
 /// Opens a file that looks like a database: as one consistent state, or else as the bytes it has.
@@ -69,24 +84,36 @@ pub(super) fn open(
     stat: Stat,
     monitor: &Monitor,
 ) -> Result<Box<dyn FileReader>> {
+    let plain = |fd| Ok(Box::new(PlainReader::new(dir, &entry.node, fd, stat)) as Box<dyn FileReader>);
+    if dir.is_kept_plain(&entry.node.name) {
+        return plain(fd);
+    }
     let path = dir.path_of(&entry.node.name);
     match capture(&path, &stat) {
         Ok(reader) => {
             dir.scope.note_database(&path);
-            // Closing our own descriptor must not cost SQLite its locks; see [`crate::held`].
+            // Our own descriptor is not closed while SQLite reads; see [`crate::held`].
             drop(fd);
             Ok(reader)
         }
         Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
-            let message = format!(
-                "begins as a SQLite database does but could not be captured as one; stored byte for byte: {}",
-                error.chain()
-            );
-            monitor.problem(Problem::new(display_path(&path), ProblemKind::Metadata, message));
-            Ok(Box::new(PlainReader::new(dir, &entry.node, fd, stat)))
+            report(&path, "stored byte for byte without side files", &error, monitor);
+            plain(fd)
         }
     }
+}
+
+/// Tells that a database is not kept as a consistent state: because it is damaged or something else altogether, or
+/// because it cannot be read now, and then its bytes may be of several moments.
+fn report(path: &[u8], how: &str, error: &Error, monitor: &Monitor) {
+    let (what, why) = match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Unsupported => {
+            (ProblemKind::Metadata, "looks like a SQLite database but is none")
+        }
+        _ => (ProblemKind::Changed, "is a SQLite database that could not be read as one"),
+    };
+    monitor.problem(Problem::new(display_path(path), what, format!("{why}; {how}: {}", error.chain())));
 }
 
 /// A capture of the database at `path`, which must be the file of `stat`: SQLite goes by path, and somebody might have
@@ -100,7 +127,8 @@ fn capture(path: &[u8], stat: &Stat) -> Result<Box<dyn FileReader>> {
         Err(errno) => Err(open::failed("open", path, errno)),
     };
     same_file()?;
-    let reader = stub::capture_file(&as_path(path.to_vec()))?;
+    let options = Options { busy_timeout: BUSY_WAIT, ..Options::default() };
+    let reader = capture_file_with(&as_path(path.to_vec()), &options)?;
     same_file()?;
     Ok(reader)
 }
@@ -126,13 +154,5 @@ mod tests {
         for side in sides_of(b"x") {
             assert_eq!(base_of(&side), Some(&b"x"[..]));
         }
-    }
-}
-
-mod stub {
-    pub(super) fn capture_file(
-        path: &std::path::Path,
-    ) -> lastgood_model::Result<Box<dyn lastgood_model::source::FileReader>> {
-        Err(lastgood_model::Error::new(lastgood_model::ErrorKind::Unsupported, path.display().to_string()))
     }
 }

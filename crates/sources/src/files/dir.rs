@@ -17,8 +17,8 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Stat, fstat, fstatfs};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the module.
 #[derive(Debug)]
@@ -27,12 +27,16 @@ pub(super) struct Dir {
     pub(super) place: Arc<Place>,
     pub(super) scope: Arc<Scope>,
     device: u64,
+    /// Device and inode by which its parent listed it: its own node carries them.
+    listed_as: (u64, u64),
     /// Device of the top of this tree.
     pub(super) top_device: u64,
     /// Its content is left out: it is a mount point that is not crossed.
     closed: bool,
     listed: AtomicBool,
     alias: Option<Alias>,
+    /// Databases that are stored byte for byte together with their side files.
+    plain: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Gives a single file that was reached through a link the name it was configured by.
@@ -45,16 +49,36 @@ pub(super) struct Alias {
 }
 
 impl Dir {
-    /// The top of a tree.
-    pub(super) fn top(fd: OwnedFd, stat: &Stat, place: Arc<Place>, scope: Arc<Scope>) -> Self {
-        let (device, listed) = (stat.st_dev, AtomicBool::new(false));
-        Self { fd, place, scope, device, top_device: device, closed: false, listed, alias: None }
+    /// The top of a tree, which the configured path led to as `listed_as`.
+    pub(super) fn top(fd: OwnedFd, stat: &Stat, listed_as: (u64, u64), place: Arc<Place>, scope: Arc<Scope>) -> Self {
+        Self {
+            fd,
+            place,
+            scope,
+            device: stat.st_dev,
+            listed_as,
+            top_device: stat.st_dev,
+            closed: false,
+            listed: AtomicBool::new(false),
+            alias: None,
+            plain: Mutex::default(),
+        }
     }
 
     /// The same, with one of its entries under another name.
     pub(super) fn with_alias(mut self, alias: Alias) -> Self {
         self.alias = Some(alias);
         self
+    }
+
+    /// Has a database stored byte for byte when it is opened.
+    pub(super) fn keep_plain(&self, name: &[u8]) {
+        self.plain.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    }
+
+    /// True after [`Dir::keep_plain`].
+    pub(super) fn is_kept_plain(&self, name: &[u8]) -> bool {
+        self.plain.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|n| n == name)
     }
 
     /// The name to use in calls for the entry shown as `name`.
@@ -70,9 +94,10 @@ impl Dir {
         open::file(&self.fd, self.real(&node.name), quiet).map(Descriptor::new)
     }
 
-    /// The attributes of an entry; leaves what it opened to [`Scope::take_open`].
+    /// The attributes of an entry, or of this directory when the node is its own; leaves what it opened to [`Scope::take_open`].
     fn attributes_of(&self, node: &Node) -> rustix::io::Result<attributes::Attributes> {
         let opened = match node.kind {
+            NodeKind::Dir if (node.device_id, node.inode) == self.listed_as => return attributes::of_fd(&self.fd),
             NodeKind::File => self.open_file_at(node),
             NodeKind::Dir => {
                 open::directory(&self.fd, self.real(&node.name), self.scope.may_be_quiet(node.uid)).map(Descriptor::new)
@@ -149,10 +174,12 @@ impl TreeDir for Dir {
             place,
             scope: Arc::clone(&self.scope),
             device: stat.st_dev,
+            listed_as: (node.device_id, node.inode),
             top_device: self.top_device,
             closed,
             listed: AtomicBool::new(false),
             alias: None,
+            plain: Mutex::default(),
         }))
     }
 
@@ -241,7 +268,6 @@ fn is_pseudo(fd: &OwnedFd) -> bool {
         0x0187,
     ];
     // The field's width and sign differ between architectures; every magic fits its low 32 bits.
-    #[expect(clippy::unnecessary_cast, reason = "another type on some architectures")]
     fstatfs(fd).is_ok_and(|fs| MAGICS.contains(&(fs.f_type as u64 as u32)))
 }
 

@@ -108,7 +108,7 @@ fn list_with(dir: &Dir, monitor: &Monitor, scratch: &mut Scratch) -> Result<Vec<
             }
         }
     }
-    settle_databases(dir, &mut all);
+    settle_databases(dir, &mut all, monitor);
     examine(dir, monitor, all, patterns.then_some(path))
 }
 
@@ -165,7 +165,7 @@ fn compare(names: &[u8], a: &Found, b: &Found) -> Ordering {
 /// In a directory marked as a cache hides everything but the mark.
 fn hide_cache(dir: &Dir, all: &mut Names<'_>) {
     let Some(tag) = all.find(CACHE_TAG) else { return };
-    if open::begins_with(dir, CACHE_TAG, CACHE_SIGNATURE) {
+    if open::head_of(dir, CACHE_TAG).as_ref() == Some(CACHE_SIGNATURE) {
         for (at, found) in all.found.iter_mut().enumerate() {
             found.hidden = at != tag;
         }
@@ -186,21 +186,28 @@ fn is_excluded(dir: &Dir, path: &mut Vec<u8>, name: &[u8], is_dir: bool) -> bool
 }
 
 /// Marks databases that have side files, and hides the side files of those that SQLite can read: what they hold is in
-/// the capture of the database. Side files that the patterns leave out still tell that their database is in use.
-fn settle_databases(dir: &Dir, all: &mut Names<'_>) {
+/// the capture of the database, and beside it they would damage a restored one. Side files that the patterns leave out
+/// still tell that their database is in use.
+fn settle_databases(dir: &Dir, all: &mut Names<'_>, monitor: &Monitor) {
+    // Side files come right after their database but for names in between, so the last answers are the ones asked for.
+    let mut known: Vec<(usize, bool)> = Vec::new();
     for at in 0..all.found.len() {
         let Some(base) = database::base_of(all.name(at)).and_then(|base| all.find(base)) else { continue };
         let regular = |found: &Found| matches!(found.kind, FileType::RegularFile | FileType::Unknown);
         if all.found[base].hidden || !regular(&all.found[base]) || !regular(&all.found[at]) {
             continue;
         }
-        // Side files follow their database in the order of names, but other names may lie between them, so the state is
-        // kept in the database's mark and found again.
-        let live = all.found[base].volatile || database::is_one(dir, all.name(base));
-        all.found[base].volatile = live;
-        if live && !all.found[at].hidden && database::is_capturable(dir, all.name(base)) {
-            all.found[at].hidden = true;
-        }
+        let hides = match known.iter().rev().find(|(known, _)| *known == base) {
+            Some((_, hides)) => *hides,
+            None => {
+                let is_one = database::is_one(dir, all.name(base));
+                all.found[base].volatile = is_one;
+                let hides = is_one && database::is_captured_with_sides(dir, all.name(base), monitor);
+                known.push((base, hides));
+                hides
+            }
+        };
+        all.found[at].hidden |= hides;
     }
 }
 

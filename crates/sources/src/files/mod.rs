@@ -13,6 +13,9 @@
 //!   opened is read in its new state; that is no problem.
 //! - Databases inside a tree are captured consistently.
 //!
+//! A directory holds one descriptor for as long as the engine holds it, so a tree takes as many as it is deep; where the
+//! limit on open files is reached, the directory that could not be opened is named as a problem.
+//!
 //! Linux only: it reads directories in blocks and reaches attributes of special files through `/proc/self/fd`.
 
 mod attributes;
@@ -29,6 +32,8 @@ mod roots;
 mod scope;
 mod stat;
 pub mod target;
+#[cfg(test)]
+mod tests;
 
 use exclude::Patterns;
 use lastgood_model::source::{Captured, Finding, Sink, Source};

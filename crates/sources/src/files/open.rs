@@ -58,30 +58,28 @@ fn at(parent: impl AsFd, name: &[u8], flags: OFlags, quiet: bool) -> Result<Owne
     }
 }
 
-/// True when the file `name` of `parent` is a regular file that begins with `magic`.
-pub(super) fn begins_with(parent: impl AsFd, name: &[u8], magic: &[u8]) -> bool {
-    let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
-    if FileType::from_raw_mode(stat.st_mode as _) != FileType::RegularFile || stat.st_size < magic.len() as _ {
-        return false;
+/// The first `N` bytes of the regular file `name` of `parent`; `None` when it is none, is shorter, or cannot be read.
+pub(super) fn head_of<const N: usize>(parent: impl AsFd, name: &[u8]) -> Option<[u8; N]> {
+    let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size < N as _ {
+        return None;
     }
-    let Ok(fd) = file(parent, name, true) else { return false };
-    holds_at_start(crate::held::Descriptor::new(fd), magic)
+    head(crate::held::Descriptor::new(file(parent, name, true).ok()?))
 }
 
-/// True when the open file begins with `magic`, of at most 64 bytes.
-pub(super) fn holds_at_start(fd: impl AsFd, magic: &[u8]) -> bool {
-    let mut start = [0; 64];
-    let start = &mut start[..magic.len()];
+/// The first `N` bytes of an open file; `None` when it is shorter or cannot be read.
+pub(super) fn head<const N: usize>(fd: impl AsFd) -> Option<[u8; N]> {
+    let mut start = [0; N];
     let mut have = 0;
-    while have < start.len() {
+    while have < N {
         match rustix::io::pread(&fd, &mut start[have..], have as u64) {
-            Ok(0) => return false,
+            Ok(0) => return None,
             Ok(n) => have += n,
             Err(Errno::INTR) => {}
-            Err(_) => return false,
+            Err(_) => return None,
         }
     }
-    start == magic
+    Some(start)
 }
 
 /// The error of an act, such as "open", on `path`.

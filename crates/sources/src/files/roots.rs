@@ -6,7 +6,7 @@
 
 use super::dir::{Alias, Dir, node_at};
 use super::place::Place;
-use super::scope::Scope;
+use super::scope::{Scope, key};
 use super::{database, open};
 use lastgood_model::node::display_path;
 use lastgood_model::source::Entry;
@@ -78,7 +78,7 @@ pub(super) fn open(path: &Path, scope: &Arc<Scope>, monitor: &Monitor) -> Result
     if node.kind == NodeKind::Dir {
         let fd = open::top(bytes).map_err(|errno| open::failed("open", bytes, errno))?;
         let stat = fstat(&fd).map_err(|errno| open::failed("examine", bytes, errno))?;
-        let dir = Dir::top(fd, &stat, Place::top(bytes), Arc::clone(scope));
+        let dir = Dir::top(fd, &stat, (node.device_id, node.inode), Place::top(bytes), Arc::clone(scope));
         return Ok(Root::Tree { node, dir });
     }
     // Entries are opened without following links, so a link at the end of the path is followed here.
@@ -91,7 +91,7 @@ pub(super) fn open(path: &Path, scope: &Arc<Scope>, monitor: &Monitor) -> Result
     let stat = fstat(&fd).map_err(|errno| open::failed("examine", parent, errno))?;
     let volatile = node.kind == NodeKind::File
         && database::sides_of(name).any(|side| statat(&fd, side, AtFlags::SYMLINK_NOFOLLOW).is_ok());
-    let mut dir = Dir::top(fd, &stat, Place::top(parent), Arc::clone(scope));
+    let mut dir = Dir::top(fd, &stat, key(&stat), Place::top(parent), Arc::clone(scope));
     let shown = path.file_name().map_or(name, OsStr::as_bytes);
     node.name = shown.to_owned();
     dir = dir.with_alias(Alias { shown: shown.to_owned(), real: name.to_owned() });
@@ -109,7 +109,7 @@ pub(super) fn parents(path: &Path, scope: &Scope, monitor: &Monitor) -> Result<V
 /// True when the last component of `path` is a symbolic link.
 pub(super) fn is_link(path: &[u8]) -> bool {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode as _) == FileType::Symlink)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 /// A path for people.

@@ -5,7 +5,7 @@ use rustix::fs::{FileType, Stat};
 
 /// The kind of entry a mode word stands for; `None` for what no snapshot can hold.
 pub(super) fn kind_of(stat: &Stat) -> Option<NodeKind> {
-    Some(match FileType::from_raw_mode(stat.st_mode as _) {
+    Some(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => NodeKind::File,
         FileType::Directory => NodeKind::Dir,
         FileType::Symlink => NodeKind::Symlink,
@@ -28,7 +28,7 @@ pub(super) fn node_of(name: &[u8], stat: &Stat) -> Option<Node> {
 /// real ones would make every snapshot of an unchanged tree differ.
 pub(super) fn fill(node: &mut Node, stat: &Stat) {
     use NodeKind::{BlockDevice, CharDevice, File, Symlink};
-    node.mode = stat.st_mode as u32 & 0o7777;
+    node.mode = stat.st_mode & 0o7777;
     node.mtime = mtime(stat);
     node.atime = node.mtime;
     node.ctime = ctime(stat);

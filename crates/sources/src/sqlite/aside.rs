@@ -6,10 +6,11 @@
 use super::Options;
 use super::guest::sidecar;
 use crate::held::Descriptor;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use rustix::fs::{Mode, OFlags};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -73,7 +74,8 @@ fn settled(file: &Path) -> bool {
     })
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
+/// Copies one file to a new one that only its owner may read.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let act = || format!("copy {}", from.display());
     let fd = rustix::fs::open(from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::io(act(), e.into()))?;

@@ -132,7 +132,8 @@ fn read_table(conn: &Connection, name: &str, full: bool) -> rusqlite::Result<Sum
         return Ok(Sum { rows: rows.cast_unsigned(), ..Sum::default() });
     }
     let columns = {
-        let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 2 ORDER BY cid")?;
+        let mut statement =
+            conn.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 2 ORDER BY cid")?;
         let names = statement.query_map([name], |row| row.get::<_, String>(0))?;
         names.map(|name| name.map(|name| quoted(&name))).collect::<rusqlite::Result<Vec<_>>>()?
     };
@@ -256,9 +257,33 @@ mod tests {
     #[test]
     fn values_that_print_alike_have_different_digests() {
         let values = [
-            "NULL", "''", "x''", "0", "0.0", "'0'", "x'30'", "'0.0'", "1", "-1", "1.0", "'1'", "'a'", "'A'", "'a '",
-            "'a' || char(0)", "'a' || char(0) || 'b'", "CAST(x'ff' AS TEXT)", "CAST(x'fe' AS TEXT)", "x'ff'",
-            "9223372036854775807", "-9223372036854775808", "9e999", "-9e999", "1e-320", "0.1", "0.30000000000000004",
+            "NULL",
+            "''",
+            "x''",
+            "0",
+            "0.0",
+            "'0'",
+            "x'30'",
+            "'0.0'",
+            "1",
+            "-1",
+            "1.0",
+            "'1'",
+            "'a'",
+            "'A'",
+            "'a '",
+            "'a' || char(0)",
+            "'a' || char(0) || 'b'",
+            "CAST(x'ff' AS TEXT)",
+            "CAST(x'fe' AS TEXT)",
+            "x'ff'",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9e999",
+            "-9e999",
+            "1e-320",
+            "0.1",
+            "0.30000000000000004",
         ];
         let mut seen = BTreeMap::new();
         for value in values {
@@ -276,7 +301,9 @@ mod tests {
         let ab = digest_of(&format!("{table} INSERT INTO t VALUES (1, 2), (3, 4)"));
         let ba = digest_of(&format!("{table} INSERT INTO t VALUES (3, 4), (1, 2)"));
         assert_eq!(ab, ba);
-        for other in ["(1, 2), (3, 4), (3, 4)", "(1, 2), (1, 2)", "(2, 1), (3, 4)", "(1, 2), (4, 3)", "(1, 2), (3, NULL)"] {
+        for other in
+            ["(1, 2), (3, 4), (3, 4)", "(1, 2), (1, 2)", "(2, 1), (3, 4)", "(1, 2), (4, 3)", "(1, 2), (3, NULL)"]
+        {
             let digest = digest_of(&format!("{table} INSERT INTO t VALUES {other}"));
             assert_ne!(ab.logical_digest, digest.logical_digest, "{other}");
         }
@@ -294,7 +321,7 @@ mod tests {
         let content = digest_of(
             "CREATE TABLE \"we\"\"ird na'me\"(\"a b\" PRIMARY KEY, c AS (\"a b\" || 1), d AS (\"a b\" || 2) STORED) WITHOUT ROWID;
              INSERT INTO \"we\"\"ird na'me\" VALUES ('x'), ('y');
-             CREATE VIEW v AS SELECT nothing FROM nowhere;
+             CREATE VIEW v AS SELECT gone FROM nowhere;
              CREATE TABLE empty(a)",
         );
         assert_eq!(content.rows, BTreeMap::from([("empty".into(), 0), ("we\"ird na'me".into(), 2)]));

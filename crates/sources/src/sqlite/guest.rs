@@ -145,7 +145,7 @@ impl Guest {
     /// Ends the read transaction and closes the database.
     pub(super) fn close(self) -> Result<()> {
         let Self { conn, file, tidy, _shm_hold, _hold, _scratch, .. } = self;
-        let ended = conn.execute_batch("COMMIT").map_err(|e| explain(&file, "end reading", e));
+        let ended = conn.execute_batch("ROLLBACK").map_err(|e| explain(&file, "end reading", e));
         drop(conn);
         if tidy {
             remove_empty_log(&file);

@@ -136,11 +136,14 @@ pub(super) fn explain_not_a_database(path: &Path) -> Error {
             .with_hint(DAMAGED_HINT);
     }
     if looks_random(&head) {
-        return Error::new(ErrorKind::Unsupported, format!("{shown} is encrypted (SQLCipher or alike), or not a database"))
-            .with_hint(
-                "have the application export it with its key (a `command` source), or stop the application and keep \
+        return Error::new(
+            ErrorKind::Unsupported,
+            format!("{shown} is encrypted (SQLCipher or alike), or not a database"),
+        )
+        .with_hint(
+            "have the application export it with its key (a `command` source), or stop the application and keep \
                  the encrypted file as a `files` source",
-            );
+        );
     }
     Error::corrupt(format!("{shown} is not a SQLite database"))
         .with_hint("check the path; keep files of other kinds as a `files` source")
@@ -185,7 +188,8 @@ mod tests {
 
     #[test]
     fn page_sizes_are_powers_of_two_and_one_means_64_kib() {
-        for (raw, want) in [(512, Some(512)), (4096, Some(4096)), (1, Some(65536)), (0, None), (256, None), (513, None)] {
+        for (raw, want) in [(512, Some(512)), (4096, Some(4096)), (1, Some(65536)), (0, None), (256, None), (513, None)]
+        {
             assert_eq!(Header::parse(&head(raw, 1)).map(|h| h.page_size), want, "{raw}");
         }
     }

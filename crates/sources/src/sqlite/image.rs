@@ -38,7 +38,6 @@ pub(super) fn extent_bytes(page_size: u32) -> u32 {
 }
 
 /// A database being read. Dropping it stops the reading and closes the database.
-#[derive(Debug)]
 pub(super) struct Image {
     /// How to cut it.
     pub(super) extent_bytes: u32,
@@ -46,6 +45,9 @@ pub(super) struct Image {
     pub(super) meta: std::fs::Metadata,
     pub(super) mtime: Time,
     queue: Arc<Queue<Outcome>>,
+    /// Until the first read.
+    idle: Option<(Work, Guest)>,
+    /// From the first read on.
     thread: Option<JoinHandle<()>>,
     interrupt: InterruptHandle,
     sha256: Option<Sha256>,
@@ -61,13 +63,13 @@ struct Outcome {
 }
 
 impl Image {
-    /// Opens the database at `path` and begins to read. `level` is what to find out beside the pages; `None` for
-    /// nothing.
+    /// Opens the database at `path` and begins a read transaction: what is read is of this moment. `level` is what to
+    /// find out beside the pages; `None` for nothing.
     pub(super) fn open(path: &Path, options: &Options, level: Option<DigestLevel>) -> Result<Self> {
         let act = || format!("read {}", path.display());
         let guest = guest::open(path, options)?;
         let meta = fs_err::metadata(path).with_context(act)?;
-        let mtime = newest_mtime(path, &meta);
+        let mtime = newest_mtime(&fs_err::canonicalize(path).with_context(act)?, &meta);
         let page_size: u32 =
             guest.conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(|e| explain(path, "read", e))?;
         let overflow = match (guest.wal, guest.recovered) {
@@ -84,21 +86,13 @@ impl Image {
             level,
             queue: Arc::clone(&queue),
         };
-        let thread = std::thread::Builder::new()
-            .name("sqlite-pages".to_owned())
-            .spawn(move || {
-                // A panic would leave the consumer waiting; the guard speaks the last word instead.
-                let guard = LastWord(Arc::clone(&work.queue));
-                let outcome = work.run(guest);
-                guard.0.end(outcome);
-            })
-            .with_context(|| "start a thread")?;
         Ok(Self {
             extent_bytes: extent_bytes(page_size),
             meta,
             mtime,
             queue,
-            thread: Some(thread),
+            idle: Some((work, guest)),
+            thread: None,
             interrupt,
             sha256: level.filter(|l| *l >= DigestLevel::Image).map(|_| Sha256::new(&SHA256)),
             bytes: 0,
@@ -106,9 +100,22 @@ impl Image {
         })
     }
 
+    fn start(&mut self) -> Result<()> {
+        let Some((work, guest)) = self.idle.take() else { return Ok(()) };
+        let thread = std::thread::Builder::new().name("sqlite-pages".to_owned()).spawn(move || {
+            // A panic would leave the consumer waiting; the guard speaks the last word instead.
+            let guard = LastWord(Arc::clone(&work.queue));
+            let outcome = work.run(guest);
+            guard.0.end(outcome);
+        });
+        self.thread = Some(thread.with_context(|| "start a thread")?);
+        Ok(())
+    }
+
     /// The next pages, or `None` after the last, when everything about them is known too. Give the buffer back with
     /// [`Image::give_back`]. All buffers but the last are a whole number of extents.
     pub(super) fn next(&mut self, is_cancelled: &dyn Fn() -> bool) -> Result<Option<Vec<u8>>> {
+        self.start()?;
         loop {
             if is_cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
@@ -138,7 +145,8 @@ impl Image {
     /// After the end: the facts and the verdict.
     pub(super) fn finish(mut self) -> Result<(Facts, Verdict)> {
         let bug = |what: &str| Error::new(ErrorKind::Bug, what.to_owned());
-        let Outcome { mut facts, evidence } = self.outcome.take().ok_or_else(|| bug("pages were not read to the end"))?;
+        let Outcome { mut facts, evidence } =
+            self.outcome.take().ok_or_else(|| bug("pages were not read to the end"))?;
         if facts.bytes != self.bytes {
             return Err(bug("pages were lost between reading and storing"));
         }
@@ -157,6 +165,10 @@ impl Drop for Image {
             // A panic of that thread was reported through the queue.
             let _ = thread.join();
         }
+        if let Some((_, guest)) = self.idle.take() {
+            // Nothing was read; there is nothing to be said about how it ended.
+            let _ = guest.close();
+        }
     }
 }
 
@@ -172,6 +184,7 @@ impl Drop for LastWord {
 }
 
 /// What the reading thread needs.
+#[derive(Debug)]
 struct Work {
     path: PathBuf,
     scratch: PathBuf,
@@ -339,4 +352,56 @@ fn newest_mtime(path: &Path, meta: &std::fs::Metadata) -> Time {
     let time = |m: &std::fs::Metadata| Time::new(m.mtime(), u32::try_from(m.mtime_nsec()).unwrap_or(0));
     let wal = fs_err::metadata(guest::sidecar(path, "-wal")).ok().filter(|m| m.len() > 0);
     wal.as_ref().map_or(time(meta), |wal| time(wal).max(time(meta)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_through(read: impl FnOnce(&Work, &Guest, &mut Vec<u8>) -> u64, db: &Path) -> Vec<u8> {
+        let options = Options { read_ahead_bytes: usize::MAX, ..Options::default() };
+        let guest = guest::open(db, &options).unwrap();
+        let queue = Arc::new(Queue::new(usize::MAX, Overflow::Wait));
+        let work = Work {
+            path: db.to_owned(),
+            scratch: options.scratch_folder(),
+            page_size: 4096,
+            level: None,
+            queue: Arc::clone(&queue),
+        };
+        let mut head = Vec::new();
+        let bytes = read(&work, &guest, &mut head);
+        let mut all = Vec::new();
+        while let Next::Bytes(bytes) = queue.next(Duration::ZERO) {
+            all.extend_from_slice(&bytes);
+        }
+        assert_eq!(all.len() as u64, bytes);
+        assert_eq!(head, all[..HEADER_BYTES]);
+        all
+    }
+
+    #[test]
+    fn the_twin_reads_the_same_pages_but_for_counters_in_the_header() {
+        for mode in ["delete", "wal"] {
+            let folder = tempfile::tempdir().unwrap();
+            let db = folder.path().join("a.db");
+            let app = Connection::open(&db).unwrap();
+            app.pragma_update(None, "journal_mode", mode).unwrap();
+            app.execute_batch(
+                "CREATE TABLE t(a); CREATE INDEX i ON t(a);
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+                   INSERT INTO t SELECT hex(randomblob(100)) FROM n;
+                 DELETE FROM t WHERE rowid % 2",
+            )
+            .unwrap();
+            let pages = read_through(|w, g, head| w.copy_pages(&g.conn, head).ok().unwrap(), &db);
+            let mut twin = read_through(|w, g, head| w.copy_by_backup(&g.conn, head).unwrap(), &db);
+            assert_eq!(twin.len(), pages.len());
+            // Change counter, schema cookie, "version valid for" and SQLite's version (file format, section 1.3).
+            for counter in [24..28, 40..44, 92..96, 96..100] {
+                twin[counter.clone()].copy_from_slice(&pages[counter]);
+            }
+            assert!(twin == pages, "{mode}");
+        }
+    }
 }

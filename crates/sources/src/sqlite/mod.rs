@@ -10,8 +10,8 @@
 //! - [`verify_file`] proves that a restored file is what was captured
 //! - [`plan_swap`] and [`swap_in`] put a restored file in the place of the old one
 
-pub mod digest;
 mod aside;
+pub mod digest;
 mod errors;
 mod facts;
 mod guest;
@@ -170,7 +170,8 @@ fn write_extents(writer: &mut dyn StreamWriter, buffer: &[u8], extent: usize) ->
 
 /// The last component of a database's path, as the name of its stream.
 fn file_name(path: &Path) -> Result<&[u8]> {
-    path.file_name().map(|name| name.as_bytes()).filter(|name| node::is_safe_name(name)).ok_or_else(|| {
-        Error::invalid(format!("{} does not name a database file", path.display()))
-    })
+    path.file_name()
+        .map(|name| name.as_bytes())
+        .filter(|name| node::is_safe_name(name))
+        .ok_or_else(|| Error::invalid(format!("{} does not name a database file", path.display())))
 }

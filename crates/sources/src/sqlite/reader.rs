@@ -1,7 +1,7 @@
 //! A live database met in a file tree: read consistently where copying its bytes would keep a torn image.
 
-use super::image::Image;
 use super::Options;
+use super::image::Image;
 use lastgood_model::source::{Chunking, FileReader, Read, Steady};
 use lastgood_model::{Node, Result};
 use std::path::Path;
@@ -80,9 +80,14 @@ mod tests {
 
     #[test]
     fn sidecars_are_known_by_name() {
-        for (name, want) in
-            [("a.db-wal", true), ("a.db-shm", true), ("a.db-journal", true), ("a.db", false), ("a.db-wal2", false), ("b.db-wal", false)]
-        {
+        for (name, want) in [
+            ("a.db-wal", true),
+            ("a.db-shm", true),
+            ("a.db-journal", true),
+            ("a.db", false),
+            ("a.db-wal2", false),
+            ("b.db-wal", false),
+        ] {
             assert_eq!(is_sidecar_of(name.as_bytes(), b"a.db"), want, "{name}");
         }
     }

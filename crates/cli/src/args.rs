@@ -1,0 +1,410 @@
+//! The command line as it is written. What it means is decided later, together with config and environment.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  lastgood protect ./shop.db ./uploads         write a config, take the first recovery point, prove it
+  lastgood backup                              take the next recovery point
+  lastgood snapshots                           list recovery points
+  lastgood restore latest --to ./restored      restore the newest into a folder
+  lastgood restore latest --in-place           restore it to where it came from, after showing a plan
+  lastgood verify                              read every byte in the repository
+
+From nothing but a repository and its key, on an empty machine:
+  lastgood restore latest --repo /mnt/backups --key-file lastgood.key --to ./restored";
+
+/// Protects an application's databases and files as one recovery point, and proves that it can be restored.
+#[derive(Debug, Parser)]
+#[command(name = "lastgood", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 110)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options for every command")]
+pub(crate) struct Global {
+    /// The config file [default: $LASTGOOD_CONFIG, ./lastgood.toml, then the user's and the system's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The repository: a name from the config, or a path or URL
+    #[arg(long, global = true, value_name = "NAME|URL")]
+    pub(crate) repo: Option<OsString>,
+    /// The file with the repository's key [env: LASTGOOD_KEY_FILE, or the key itself in LASTGOOD_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// How results are printed; everything else goes to standard error
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Say more; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Keep no local cache of the repository's index
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start here: protect these paths now, and prove that they can be restored
+    Protect(Protect),
+    /// Make the repository, and the key file when there is none
+    Init(Init),
+    /// Take a recovery point of every source
+    Backup(Backup),
+    /// Restore a recovery point, or part of one
+    Restore(Restore),
+    /// List recovery points
+    Snapshots(Snapshots),
+    /// List what is in a recovery point
+    Ls(Ls),
+    /// Write a file of a recovery point to standard output
+    Cat(Cat),
+    /// Find entries by name in recovery points
+    Find(Find),
+    /// Show what differs between two recovery points
+    Diff(Diff),
+    /// Check the repository's structure and every reference, without reading all data
+    Check(Check),
+    /// Read and verify every byte in the repository
+    Verify(Verify),
+    /// Manage the repository's keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Check and show the config
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look for whatever could stand in the way of the next backup or restore
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// `protect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lastgood protect ./shop.db ./uploads
+  lastgood protect ./shop.db --repo /mnt/backups/shop
+
+Running it again takes another recovery point, and adds paths that are new to the config.")]
+pub(crate) struct Protect {
+    /// SQLite databases, folders and files
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+    /// Where to restore to for the proof [default: beside the repository]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Say what would be made, make nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A recovery point in which something is missing is kept and marked incomplete; the exit code is then 3.
+
+Examples:
+  lastgood backup
+  lastgood backup db --reason 'before the migration'
+  lastgood backup --force --compression max")]
+pub(crate) struct Backup {
+    /// Only these sources [default: all]
+    #[arg(value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+    /// Read every file, also those that seem unchanged
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Why this recovery point is taken; kept in it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// A tag for it; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// Read and count, store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How hard to compress [default: as configured, else balanced]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) compression: Option<CompressionLevel>,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompressionLevel {
+    /// Least work.
+    Fast,
+    /// A good ratio at the speed of most disks.
+    Balanced,
+    /// Smallest.
+    Max,
+    /// None.
+    Off,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A recovery point is named by `latest`, `latest~2`, the beginning of its id, `before:2026-05-01T10:00Z`, or `app:NAME`.
+
+Examples:
+  lastgood restore latest --to ./restored
+  lastgood restore latest --to ./restored --source uploads --path logo.png
+  lastgood restore before:2026-05-01 --in-place
+  lastgood restore latest --repo /mnt/backups --key-file lastgood.key --to ./restored")]
+pub(crate) struct Restore {
+    /// Which recovery point
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshot: String,
+    /// Restore below this folder, as DIR/<source>/…
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place", conflicts_with = "in_place")]
+    pub(crate) to: Option<PathBuf>,
+    /// Restore to where everything came from; shows a plan first
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Only this source; may be given several times
+    #[arg(long = "source", value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+    /// Only this path and what is below it; may be given several times
+    #[arg(long = "path", value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+    /// Overwrite what is there and differs
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Remove what is there and not in the recovery point, within restored folders
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Do what the plan says without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Replace a database although a process has it open
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Show the plan, restore nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Whom restored files belong to [default: numeric for root, skip for anyone else]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) owners: Option<Owners>,
+}
+
+/// Whom restored files belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Owners {
+    /// The recorded numbers.
+    Numeric,
+    /// The recorded names as this host knows them.
+    Names,
+    /// Whoever restores.
+    Skip,
+}
+
+/// `snapshots`
+#[derive(Debug, Args)]
+pub(crate) struct Snapshots {
+    /// Only those of this application
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Which recovery point
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshot: String,
+    /// What to list: `<source>/…` [default: the sources]
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<OsString>,
+    /// Modes, owners, sizes and times
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// Everything below, too
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    /// Which recovery point
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshot: String,
+    /// The file: `<source>/…`
+    #[arg(value_name = "PATH")]
+    pub(crate) path: OsString,
+}
+
+/// `find`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lastgood find '*.jpg'                            by name, in the newest recovery point
+  lastgood find 'uploads/**/2026/*' --snapshot all by path, in all of them")]
+pub(crate) struct Find {
+    /// A pattern with *, ?, [..] and {a,b}. With a slash it must fit the whole path, else the name
+    #[arg(value_name = "PATTERN")]
+    pub(crate) pattern: String,
+    /// Where to look: a recovery point, or `all`
+    #[arg(long, value_name = "SNAPSHOT", default_value = "latest")]
+    pub(crate) snapshot: String,
+    /// Upper and lower case are the same
+    #[arg(short, long)]
+    pub(crate) ignore_case: bool,
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each line begins with + (added), - (removed), M (content differs), U (only metadata differs) or T (another kind).")]
+pub(crate) struct Diff {
+    /// The older recovery point
+    #[arg(value_name = "A")]
+    pub(crate) old: String,
+    /// The newer recovery point
+    #[arg(value_name = "B")]
+    pub(crate) new: String,
+    /// Only below this path: `<source>/…`
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<OsString>,
+    /// Only the totals
+    #[arg(long)]
+    pub(crate) stat: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {}
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lastgood verify                        read everything
+  lastgood verify --sample 5%            read a random part
+  lastgood verify --within 30d           read what is due, so that daily runs cover everything in 30 days")]
+pub(crate) struct Verify {
+    /// Read only a random part of the repository, such as 5%
+    #[arg(long, value_name = "PERCENT", conflicts_with = "within", value_parser = percent)]
+    pub(crate) sample: Option<f64>,
+    /// Read what has not been read for so long that it would not be read again within this time
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) within: Option<std::time::Duration>,
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// List the keys that open the repository
+    List,
+    /// Add a key, made anew unless the file exists, that opens the same repository
+    Add {
+        /// The file with the new key
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Remove a key; the one in use stays
+    Remove {
+        /// The beginning of its id
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make a new key file, for a repository to be made
+    Generate {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the config, every source in it, and every key
+    Check,
+    /// Print the effective config, and where each value came from
+    Show,
+    /// Print the JSON Schema of the config file
+    Schema,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// A share such as `5%` or `5`, as a fraction.
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "write a percentage such as 5%".to_owned())?;
+    if number > 0.0 && number <= 100.0 { Ok(number / 100.0) } else { Err("it must be above 0% and at most 100%".to_owned()) }
+}
+
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    match crate::text::parse_duration(text) {
+        Some(span) if !span.is_zero() => Ok(span),
+        _ => Err("write a span such as 30d, 12h or 90m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_and_spans_are_read_or_refused() {
+        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("100"), Ok(1.0));
+        for bad in ["0", "101%", "x", "", "-5%", "NaN"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+        assert!(span("0d").is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! Backup: every source of an application into one recovery point.
+//!
+//! Databases come first and file trees after them, so that a row that refers to an uploaded file finds the file in the
+//! same point. A source that fails is left out as a whole and named in the manifest; the others are still saved, and
+//! the report says that the point is incomplete. When every source failed there is no point.
+
+use crate::restore_notes;
+use crate::snapshots::{APP_TAG, app_of};
+use lastgood_model::manifest::{Manifest, Problem, SourceOutcome, SourceRecord};
+use lastgood_model::source::Source;
+use lastgood_model::{Error, Monitor, PackId, Result, SnapshotId, Time};
+use lastgood_repo::lock::system_clock;
+use lastgood_repo::{Compression, PublishSpec, Repository, Session, SessionOptions};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What to do beyond the usual.
+#[derive(Clone, Debug, Default)]
+pub struct BackupOptions {
+    /// How hard to compress.
+    pub compression: Compression,
+    /// Read every file, also those that seem unchanged.
+    pub force: bool,
+    /// Why this point is taken, kept in the manifest.
+    pub reason: Option<String>,
+    /// Tags beside `app:<name>`.
+    pub tags: Vec<String>,
+    /// Read and count, store nothing.
+    pub dry_run: bool,
+}
+
+/// What came of a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupReport {
+    /// Always `lastgood.backup`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Version of this layout.
+    pub schema: u32,
+    /// The application.
+    pub app: String,
+    /// The recovery point; absent after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// The point it was compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SnapshotId>,
+    /// False when something that should be in it is not.
+    pub complete: bool,
+    /// When it began; the time of the recovery point.
+    pub started: Time,
+    /// When the last source was finished.
+    pub finished: Time,
+    /// Every source, failed ones too.
+    pub sources: Vec<SourceRecord>,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+    /// How many problems there were in all.
+    pub problems_total: u64,
+    /// Files in the point.
+    pub files: u64,
+    /// Of them, new since the parent.
+    pub files_new: u64,
+    /// Of them, taken over from the parent without reading.
+    pub files_unchanged: u64,
+    /// Directories in the point.
+    pub dirs: u64,
+    /// Logical bytes in the point.
+    pub bytes: u64,
+    /// Bytes read from the sources.
+    pub bytes_read: u64,
+    /// Plaintext bytes that the repository did not have.
+    pub bytes_new: u64,
+    /// What they take in the repository.
+    pub bytes_stored: u64,
+    /// Packs written.
+    pub packs: u64,
+    /// Packs taken over from a run that had died.
+    pub packs_adopted: u64,
+}
+
+/// Takes one recovery point of `sources`.
+///
+/// # Errors
+/// When every source failed, or the repository could not be written; then no new point exists.
+pub fn run(
+    repository: &Arc<Repository>,
+    app: &str,
+    sources: &[Box<dyn Source>],
+    monitor: &Arc<Monitor>,
+    options: &BackupOptions,
+) -> Result<BackupReport> {
+    if sources.is_empty() {
+        return Err(Error::invalid("there is no source to protect").with_hint("add a [source.NAME] section to the config"));
+    }
+    let parent = parent_of(repository, app)?;
+    let session_options = SessionOptions {
+        compression: options.compression,
+        force: options.force,
+        parent,
+        dry_run: options.dry_run,
+    };
+    let session = Session::begin(repository.clone(), monitor.clone(), session_options)?;
+    let started = session.started();
+    let packs_adopted = session.adopted_packs() as u64;
+
+    let mut records = Vec::new();
+    for source in in_order(sources) {
+        records.push(capture(&session, source, monitor)?);
+    }
+    monitor.check_cancelled()?;
+    if let Some(error) = all_failed(&records) {
+        return Err(error);
+    }
+
+    let clock = system_clock();
+    let (problems, problems_total) = monitor.problems();
+    let complete = problems_total == 0 && records.iter().all(|r| r.outcome == SourceOutcome::Complete);
+    let manifest = Manifest {
+        kind: Manifest::TYPE.to_owned(),
+        schema: Manifest::SCHEMA,
+        app: app.to_owned(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        host: lastgood_repo::lock::hostname(),
+        started,
+        finished: clock(),
+        reason: options.reason.clone(),
+        sources: records.clone(),
+        complete,
+        problems: problems.clone(),
+        problems_total,
+    };
+    let finished = manifest.finished;
+    let published = if options.dry_run {
+        session.rehearse()?;
+        None
+    } else {
+        let mut tags = vec![format!("{APP_TAG}{app}")];
+        if !complete {
+            tags.push("incomplete".to_owned());
+        }
+        tags.extend(options.tags.iter().cloned());
+        let paths = records
+            .iter()
+            .filter(|r| !matches!(r.outcome, SourceOutcome::Failed { .. }))
+            .flat_map(|r| r.origins.iter().cloned())
+            .collect();
+        let restore_notes = restore_notes::write(&manifest, &repository.location());
+        Some(session.publish(PublishSpec { manifest, restore_notes, paths, tags })?)
+    };
+    let c = &monitor.counters;
+    Ok(BackupReport {
+        kind: "lastgood.backup",
+        schema: 1,
+        app: app.to_owned(),
+        snapshot: published.as_ref().map(|p| p.snapshot.id),
+        parent,
+        complete,
+        started,
+        finished,
+        sources: records,
+        problems,
+        problems_total,
+        files: c.files.load(Relaxed),
+        files_new: c.files_new.load(Relaxed),
+        files_unchanged: c.files_unchanged.load(Relaxed),
+        dirs: c.dirs.load(Relaxed),
+        bytes: c.bytes.load(Relaxed),
+        bytes_read: c.bytes_read.load(Relaxed),
+        bytes_new: c.bytes_new.load(Relaxed),
+        bytes_stored: c.bytes_stored.load(Relaxed),
+        packs: published.map_or(0, |p: lastgood_repo::Published| pack_count(&p.packs)),
+        packs_adopted,
+    })
+}
+
+fn pack_count(packs: &[(PackId, u64)]) -> u64 {
+    packs.len() as u64
+}
+
+/// The newest point of this application, whatever host it is from: files carry their own marks of identity.
+fn parent_of(repository: &Repository, app: &str) -> Result<Option<SnapshotId>> {
+    let snapshots = repository.snapshots(|id, error| {
+        tracing::warn!(snapshot = %id, error = %error.chain(), "damaged snapshot is passed over");
+    })?;
+    Ok(snapshots.iter().rev().find(|s| app_of(&s.file).as_deref() == Some(app)).map(|s| s.id))
+}
+
+/// Databases and commands first, files last, else as configured.
+fn in_order(sources: &[Box<dyn Source>]) -> Vec<&dyn Source> {
+    let mut ordered: Vec<&dyn Source> = sources.iter().map(|s| &**s).collect();
+    ordered.sort_by_key(|s| s.kind() == "files");
+    ordered
+}
+
+fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<SourceRecord> {
+    let clock = system_clock();
+    let started = clock();
+    let before = (monitor.counters.bytes.load(Relaxed), monitor.counters.files.load(Relaxed));
+    let (_, problems_before) = monitor.problems();
+    let sink = session.source(source.name())?;
+    let outcome = source.capture(&sink, monitor);
+    drop(sink);
+    monitor.label_problems(source.name());
+    let (_, problems_after) = monitor.problems();
+    let mut record = SourceRecord {
+        name: source.name().to_owned(),
+        kind: source.kind().to_owned(),
+        origins: source.origins(),
+        outcome: if problems_after > problems_before { SourceOutcome::Partial } else { SourceOutcome::Complete },
+        started,
+        finished: clock(),
+        bytes: monitor.counters.bytes.load(Relaxed) - before.0,
+        entries: monitor.counters.files.load(Relaxed) - before.1,
+        position: None,
+        facts: serde_json::Map::new(),
+    };
+    match outcome {
+        Ok(captured) => {
+            record.position = captured.position;
+            record.facts = captured.facts;
+        }
+        Err(error) => {
+            // The end of the session itself is not the misfortune of one source.
+            session.check()?;
+            session.discard(source.name());
+            tracing::debug!(source = source.name(), error = %error.chain(), "source failed");
+            let mut text = error.chain();
+            if let Some(hint) = error.hint() {
+                text.push_str(" (");
+                text.push_str(hint);
+                text.push(')');
+            }
+            record.outcome = SourceOutcome::Failed { error: text };
+            (record.bytes, record.entries) = (0, 0);
+        }
+    }
+    Ok(record)
+}
+
+fn all_failed(records: &[SourceRecord]) -> Option<Error> {
+    let mut errors = Vec::new();
+    for record in records {
+        match &record.outcome {
+            SourceOutcome::Failed { error } => errors.push(format!("{}: {error}", record.name)),
+            _ => return None,
+        }
+    }
+    Some(
+        Error::new(lastgood_model::ErrorKind::Io, format!("no source could be captured, so no recovery point was made: {}", errors.join("; ")))
+            .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again"),
+    )
+}

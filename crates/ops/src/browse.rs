@@ -1,0 +1,95 @@
+//! Looking into recovery points: listing, finding, and reading single files.
+
+use crate::snapshots::{content_of, find_node};
+use lastgood_model::node::display_path;
+use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result, TreeId};
+use lastgood_repo::{BlobReader, Snapshot};
+use std::io::Write;
+
+/// One entry met while walking, with its path below the snapshot's root.
+#[derive(Clone, Debug)]
+pub struct Walked<'a> {
+    /// Components joined by `/`, without a leading one.
+    pub path: &'a [u8],
+    /// The entry.
+    pub node: &'a Node,
+}
+
+/// What a visitor wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descend {
+    /// Look into it, when it is a directory.
+    Yes,
+    /// Do not.
+    No,
+}
+
+/// Walks a tree depth first in the order of names; memory is that of the directories along one path.
+///
+/// # Errors
+/// Those of reading, and whatever `visit` returns.
+pub fn walk(
+    reader: &BlobReader,
+    root: TreeId,
+    prefix: &[u8],
+    monitor: &Monitor,
+    mut visit: impl FnMut(Walked<'_>) -> Result<Descend>,
+) -> Result<()> {
+    let mut path = prefix.to_vec();
+    let mut stack = vec![(reader.tree(root)?.into_iter(), path.len())];
+    while let Some((nodes, length)) = stack.last_mut() {
+        path.truncate(*length);
+        let Some(node) = nodes.next() else {
+            stack.pop();
+            continue;
+        };
+        monitor.check_cancelled()?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&node.name);
+        let descend = visit(Walked { path: &path, node: &node })?;
+        if let (Descend::Yes, NodeKind::Dir, Some(subtree)) = (descend, node.kind, node.subtree) {
+            stack.push((reader.tree(subtree)?.into_iter(), path.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Resolves a path as a person gives it: `/`, `source/…`, with or without a leading slash.
+///
+/// # Errors
+/// [`ErrorKind::Absent`] when there is no such entry.
+pub fn resolve(reader: &BlobReader, snapshot: &Snapshot, path: &[u8]) -> Result<(Vec<u8>, Option<Node>)> {
+    let clean: Vec<u8> = path.split(|b| *b == b'/').filter(|c| !c.is_empty()).collect::<Vec<_>>().join(&b'/');
+    if clean.is_empty() {
+        return Ok((clean, None));
+    }
+    match find_node(reader, snapshot, &clean)? {
+        Some(node) => Ok((clean, Some(node))),
+        None => Err(Error::new(
+            ErrorKind::Absent,
+            format!("there is no {:?} in recovery point {}", display_path(&clean), snapshot.id.short()),
+        )
+        .with_hint("paths begin with the source's name; `lastgood ls` shows what is there")),
+    }
+}
+
+/// Writes a file's content to `out`.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] when it is not a regular file; nothing was written then.
+pub fn cat(reader: &BlobReader, node: &Node, monitor: &Monitor, out: &mut dyn Write) -> Result<u64> {
+    if node.kind != NodeKind::File {
+        return Err(Error::invalid(format!("{:?} is not a regular file", node.display_name())));
+    }
+    let mut length = 0;
+    for id in content_of(node) {
+        monitor.check_cancelled()?;
+        let data = reader.data(*id)?;
+        out.write_all(&data).map_err(|e| Error::io("write to output", e))?;
+        length += data.len() as u64;
+    }
+    out.flush().map_err(|e| Error::io("write to output", e))?;
+    Ok(length)
+}

@@ -1,0 +1,194 @@
+//! Proof: restore a recovery point to a scratch place with the ordinary restore, look at every byte of it by other
+//! means, and remove it again.
+//!
+//! Each restored file is read back and hashed against the recovery point; where its original has not changed since,
+//! also compared with that, byte for byte. Databases are opened: their own integrity check, row counts and digests
+//! against the manifest. The repository may be right and the restore wrong, or the other way round: this looks at both.
+
+mod files;
+
+use crate::restore::{RestoreRequest, plan};
+use crate::snapshots::manifest;
+use files::{Tally, compare_file};
+use lastgood_model::manifest::{Manifest, SourceRecord};
+use lastgood_model::node::display_path;
+use lastgood_model::{Error, Monitor, Node, Result, SnapshotId};
+use lastgood_repo::{Repository, Snapshot};
+use lastgood_sources::files::target::Scratch;
+use lastgood_sources::sqlite;
+use serde::Serialize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a proof found.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProofReport {
+    /// Always `lastgood.proof`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Version of this layout.
+    pub schema: u32,
+    /// The recovery point.
+    pub snapshot: SnapshotId,
+    /// Files whose restored content has the digests of the recovery point.
+    pub files: u64,
+    /// Of them, also equal to the original as it is now.
+    pub files_equal_to_original: u64,
+    /// Bytes read back.
+    pub bytes: u64,
+    /// Databases opened and compared.
+    pub databases: Vec<DatabaseProof>,
+    /// How long the restore took, in milliseconds.
+    pub restore_ms: u64,
+    /// What is not as it should be, at most a thousand of it.
+    pub mismatches: Vec<String>,
+    /// How much there was in all.
+    pub mismatches_total: u64,
+}
+
+/// One database that was opened from the restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseProof {
+    /// Its source.
+    pub source: String,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows counted.
+    pub rows: u64,
+}
+
+impl ProofReport {
+    /// True when everything was as it should be.
+    pub fn is_proven(&self) -> bool {
+        self.mismatches_total == 0
+    }
+}
+
+/// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure.
+pub fn prove(
+    repository: &Arc<Repository>,
+    snapshot: Snapshot,
+    scratch_parent: &Path,
+    monitor: &Arc<Monitor>,
+) -> Result<ProofReport> {
+    let id = snapshot.id;
+    let scratch = Scratch::create(scratch_parent, "lastgood-proof")?;
+    let folder = scratch.path().to_owned();
+    let began = Instant::now();
+    let plan = plan(repository, snapshot, RestoreRequest::all_to(&folder), monitor)?;
+    let snapshot = plan.snapshot().clone();
+    let restored = plan.execute(monitor)?;
+    let restore_time = began.elapsed();
+    let mut report = ProofReport {
+        kind: "lastgood.proof",
+        schema: 1,
+        snapshot: id,
+        files: 0,
+        files_equal_to_original: 0,
+        bytes: 0,
+        databases: Vec::new(),
+        restore_ms: millis(restore_time),
+        mismatches: restored.failures.iter().map(|f| format!("{}: {}", f.path, f.error)).collect(),
+        mismatches_total: restored.failures_total,
+    };
+    let reader = repository.reader()?;
+    let manifest = manifest(&reader, &snapshot)?;
+    compare_all(&reader, &snapshot, manifest.as_ref(), &folder, monitor, &mut report)?;
+    for source in manifest.iter().flat_map(|m| &m.sources).filter(|s| s.kind == "sqlite") {
+        if let Some(path) = database_file(&folder, source) {
+            open_database(source, &path, &mut report)?;
+        }
+    }
+    scratch.remove()?;
+    Ok(report)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn compare_all(
+    reader: &lastgood_repo::BlobReader,
+    snapshot: &Snapshot,
+    manifest: Option<&Manifest>,
+    folder: &Path,
+    monitor: &Monitor,
+    report: &mut ProofReport,
+) -> Result<()> {
+    let is_files = |path: &[u8]| {
+        let name = path.split(|b| *b == b'/').next().unwrap_or_default();
+        manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == "files")
+    };
+    let tally = Tally::default();
+    let mut batch: Vec<(PathBuf, Option<PathBuf>, Node)> = Vec::new();
+    let run = |batch: &mut Vec<(PathBuf, Option<PathBuf>, Node)>| {
+        files::in_parallel(std::mem::take(batch), monitor, &tally, |restored, original, node, tally| {
+            compare_file(reader, restored, original, node, tally)
+        })
+    };
+    crate::browse::walk(reader, snapshot.file.tree, b"", monitor, |walked| {
+        if walked.path == Manifest::FOLDER.as_bytes() {
+            return Ok(crate::browse::Descend::No);
+        }
+        let restored = folder.join(std::ffi::OsStr::from_bytes(walked.path));
+        let original = is_files(walked.path).then(|| {
+            let slash = walked.path.iter().position(|b| *b == b'/').unwrap_or(walked.path.len());
+            PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", &walked.path[(slash + 1).min(walked.path.len())..]].concat()))
+        });
+        batch.push((restored, original, walked.node.clone()));
+        if batch.len() >= 2048 {
+            run(&mut batch)?;
+        }
+        Ok(crate::browse::Descend::Yes)
+    })?;
+    run(&mut batch)?;
+    tally.add_to(report);
+    Ok(())
+}
+
+/// The one file of a database source in the restored folder.
+fn database_file(folder: &Path, source: &SourceRecord) -> Option<PathBuf> {
+    let name = Path::new(source.origins.first()?).file_name()?;
+    let path = folder.join(&source.name).join(name);
+    path.exists().then_some(path)
+}
+
+fn open_database(source: &SourceRecord, path: &Path, report: &mut ProofReport) -> Result<()> {
+    let facts = sqlite::Facts::from_map(&source.facts)?;
+    match sqlite::verify_file(path, &facts) {
+        Ok(verified) => {
+            report.databases.push(DatabaseProof {
+                source: source.name.clone(),
+                tables: facts.rows.len() as u64,
+                rows: facts.rows_total(),
+            });
+            if !verified.is_ok() {
+                report.mismatches_total += 1;
+                report.mismatches.push(format!("{}: {}", source.name, verified.summary()));
+            }
+        }
+        Err(error) => {
+            report.mismatches_total += 1;
+            report.mismatches.push(format!("{}: {}", source.name, error.chain()));
+        }
+    }
+    Ok(())
+}
+
+/// A mismatch as an error, for callers that only want yes or no.
+pub fn require(report: &ProofReport) -> Result<()> {
+    match report.mismatches.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::corrupt(format!(
+            "recovery point {} does not restore as it should: {first} ({} findings in all)",
+            report.snapshot.short(),
+            report.mismatches_total
+        ))),
+    }
+}
+
+fn printable(path: &Path) -> String {
+    display_path(path.as_os_str().as_bytes())
+}

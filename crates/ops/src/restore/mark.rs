@@ -1,0 +1,57 @@
+//! The mark of a restore under way: a file in the target folder that says which recovery point is being restored there.
+//! It is removed at the end; found at a beginning it means that the restore was interrupted and may be taken up again.
+
+use super::select::Root;
+use super::{conflict, is_occupied};
+use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId};
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = ".lastgood-restore";
+
+/// A mark that was set.
+pub(super) struct Mark {
+    path: PathBuf,
+}
+
+impl Mark {
+    pub(super) fn set(folder: &Path, snapshot: SnapshotId) -> Result<Self> {
+        let path = folder.join(NAME);
+        fs_err::write(&path, format!("{snapshot}\n")).context("mark restore as begun")?;
+        Ok(Self { path })
+    }
+
+    pub(super) fn clear(self) -> Result<()> {
+        fs_err::remove_file(&self.path).context("mark restore as ended")
+    }
+}
+
+/// Whether `folder` may be restored into; true when that takes up an interrupted restore of the same point.
+pub(super) fn may_begin(folder: &Path, snapshot: SnapshotId, roots: &[Root], overwrite: bool) -> Result<bool> {
+    let path = folder.join(NAME);
+    match fs_err::read_to_string(&path) {
+        Ok(text) if text.trim() == snapshot.to_string() => return Ok(true),
+        Ok(_) if overwrite => return Ok(false),
+        Ok(text) => {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} holds an interrupted restore of another recovery point ({})", folder.display(), text.trim().get(..8).unwrap_or("unknown")),
+            )
+            .with_hint("finish that one by repeating its command, or choose another folder"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).context("look for an interrupted restore"),
+    }
+    if overwrite {
+        return Ok(false);
+    }
+    let tops: BTreeSet<&[u8]> = roots.iter().filter_map(|r| r.path.split(|b| *b == b'/').next()).collect();
+    for top in tops {
+        let place = folder.join(std::ffi::OsStr::from_bytes(top));
+        if is_occupied(&place)? {
+            return Err(conflict(&place.display().to_string()));
+        }
+    }
+    Ok(false)
+}

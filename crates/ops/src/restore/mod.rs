@@ -1,0 +1,343 @@
+//! Restore: a recovery point, or part of one, back into a folder or to where it came from.
+//!
+//! A restore is planned first and the plan is a value: what will be written where, and what is in the way. Only
+//! [`RestorePlan::execute`] changes anything, and it consumes the plan. Into a folder, each source gets a folder of its
+//! own that must not exist yet, so nothing is overwritten unless that was asked for. A restore that was interrupted
+//! leaves a mark in its folder; repeating it then compares what is there and writes only what is missing.
+
+mod compare;
+mod in_place;
+mod mark;
+mod select;
+mod window;
+mod write;
+
+pub use in_place::{InPlaceReport, PlaceState};
+
+use crate::snapshots::manifest;
+use lastgood_model::manifest::{Manifest, Problem};
+use lastgood_model::node::display_path;
+use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
+use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
+use lastgood_sources::files::target::{Overwrite, OwnerPolicy, Target, TargetOptions};
+use mark::Mark;
+use select::{Root, Selection};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use write::Writer;
+
+/// Where to restore to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// `<folder>/<source>/…`
+    Folder(PathBuf),
+    /// The original places.
+    InPlace,
+}
+
+/// What to restore and how.
+#[derive(Clone, Debug)]
+pub struct RestoreRequest {
+    /// Where to.
+    pub to: Destination,
+    /// Only these sources; empty for all.
+    pub sources: Vec<String>,
+    /// Only these paths and what is below them: `<source>/…`, or an original absolute path. Empty for all.
+    pub paths: Vec<Vec<u8>>,
+    /// Overwrite what is there and differs.
+    pub overwrite: bool,
+    /// Remove what is there and not in the recovery point, within restored directories.
+    pub delete_extra: bool,
+    /// Whom files belong to; `None` for the default of [`TargetOptions`].
+    pub owners: Option<OwnerPolicy>,
+    /// Replace a database although somebody has it open.
+    pub force: bool,
+}
+
+impl RestoreRequest {
+    /// All of it, into a folder.
+    pub fn all_to(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            to: Destination::Folder(folder.into()),
+            sources: Vec::new(),
+            paths: Vec::new(),
+            overwrite: false,
+            delete_extra: false,
+            owners: None,
+            force: false,
+        }
+    }
+}
+
+/// A restore that could begin now.
+#[derive(Debug)]
+pub struct RestorePlan {
+    repository: Arc<Repository>,
+    reader: Arc<BlobReader>,
+    snapshot: Snapshot,
+    manifest: Option<Manifest>,
+    request: RestoreRequest,
+    roots: Vec<Root>,
+    resumes: bool,
+    /// What it comes to.
+    pub summary: PlanSummary,
+    lock: Option<LockGuard>,
+}
+
+/// What a plan comes to, for people and programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanSummary {
+    /// Always `lastgood.restore-plan`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Version of this layout.
+    pub schema: u32,
+    /// The recovery point.
+    pub snapshot: SnapshotId,
+    /// What is restored, with the place it goes to.
+    pub items: Vec<PlanItem>,
+    /// Files in all.
+    pub files: u64,
+    /// Directories in all.
+    pub dirs: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// True when an interrupted restore is taken up again.
+    pub resumes: bool,
+    /// For a restore in place: how what is there compares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlaceReport>,
+}
+
+/// One thing to restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanItem {
+    /// Path in the recovery point.
+    pub from: String,
+    /// Path it goes to.
+    pub to: String,
+    /// True when a database is to be swapped in.
+    pub swap: bool,
+}
+
+/// What came of a restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreReport {
+    /// Always `lastgood.restore`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Version of this layout.
+    pub schema: u32,
+    /// The recovery point.
+    pub snapshot: SnapshotId,
+    /// Where to.
+    pub to: String,
+    /// Files restored or found the same.
+    pub files: u64,
+    /// Of them, found the same.
+    pub files_same: u64,
+    /// Directories restored.
+    pub dirs: u64,
+    /// Bytes of all these files.
+    pub bytes: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Entries removed because the recovery point does not have them.
+    pub removed: u64,
+    /// Files that could not be restored whole; nothing of them was left behind.
+    pub failures: Vec<RestoreFailure>,
+    /// How many there were in all.
+    pub failures_total: u64,
+    /// Lesser trouble, such as metadata that could not be set.
+    pub problems: Vec<Problem>,
+    /// How many there were in all.
+    pub problems_total: u64,
+    /// Databases swapped in, and where the old ones went.
+    pub swapped: Vec<Swapped>,
+}
+
+/// A file that could not be restored.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreFailure {
+    /// Where it was to go.
+    pub path: String,
+    /// Why.
+    pub error: String,
+    /// True when bytes in the repository are damaged or missing.
+    pub damage: bool,
+}
+
+/// A database that was replaced.
+#[derive(Clone, Debug, Serialize)]
+pub struct Swapped {
+    /// The database.
+    pub path: String,
+    /// What was done, step by step.
+    pub steps: Vec<String>,
+}
+
+/// Plans a restore.
+///
+/// # Errors
+/// [`ErrorKind::Absent`] for a source or path that is not there, [`ErrorKind::Conflict`] when something is in the way,
+/// [`ErrorKind::Unsupported`] for a source that has no original place.
+pub fn plan(
+    repository: &Arc<Repository>,
+    snapshot: Snapshot,
+    request: RestoreRequest,
+    monitor: &Monitor,
+) -> Result<RestorePlan> {
+    // A lock keeps others from deleting what is being read. On a store that cannot be written to nobody deletes either.
+    let lock = match repository.lock(LockMode::Shared) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.kind() == ErrorKind::Denied => None,
+        Err(error) => return Err(error),
+    };
+    let reader = repository.reader()?;
+    let manifest = manifest(&reader, &snapshot)?;
+    let selection = Selection { sources: &request.sources, paths: &request.paths };
+    let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
+    let resumes = match &request.to {
+        Destination::Folder(folder) => mark::may_begin(folder, snapshot.id, &roots, request.overwrite)?,
+        Destination::InPlace => false,
+    };
+    let mut summary = PlanSummary {
+        kind: "lastgood.restore-plan",
+        schema: 1,
+        snapshot: snapshot.id,
+        items: roots
+            .iter()
+            .map(|root| PlanItem {
+                from: display_path(&root.path),
+                to: root.destination(&request.to),
+                swap: root.is_swap(&request.to),
+            })
+            .collect(),
+        files: 0,
+        dirs: 0,
+        bytes: 0,
+        resumes,
+        in_place: None,
+    };
+    for root in &roots {
+        root.for_each(&reader, monitor, &mut |walked| {
+            match walked.node.kind {
+                NodeKind::Dir => summary.dirs += 1,
+                _ => {
+                    summary.files += 1;
+                    summary.bytes += walked.node.size;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if request.to == Destination::InPlace {
+        summary.in_place = Some(in_place::compare(&reader, &roots, monitor)?);
+    }
+    Ok(RestorePlan {
+        repository: repository.clone(),
+        reader,
+        snapshot,
+        manifest,
+        request,
+        roots,
+        resumes,
+        summary,
+        lock,
+    })
+}
+
+impl RestorePlan {
+    /// The recovery point.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Its manifest, when lastgood wrote it.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// Carries the plan out.
+    ///
+    /// # Errors
+    /// When nothing more can be restored: the target is full or gone, or a stop was asked for. What was restored stays
+    /// and the restore can be repeated. Single files that fail are in the report instead.
+    pub fn execute(self, monitor: &Arc<Monitor>) -> Result<RestoreReport> {
+        use std::sync::atomic::Ordering::Relaxed;
+        monitor.counters.bytes_expected.store(self.summary.bytes, Relaxed);
+        let overwrite = self.request.overwrite || self.resumes || self.request.to == Destination::InPlace;
+        let defaults = TargetOptions::default();
+        let options = TargetOptions {
+            overwrite: if overwrite { Overwrite::IfDifferent } else { Overwrite::Never },
+            delete_extra: self.request.delete_extra,
+            owners: self.request.owners.unwrap_or(defaults.owners),
+            ..defaults
+        };
+        let mut report = RestoreReport {
+            kind: "lastgood.restore",
+            schema: 1,
+            snapshot: self.snapshot.id,
+            to: match &self.request.to {
+                Destination::Folder(folder) => folder.display().to_string(),
+                Destination::InPlace => "original places".to_owned(),
+            },
+            files: 0,
+            files_same: 0,
+            dirs: 0,
+            bytes: 0,
+            bytes_written: 0,
+            removed: 0,
+            failures: Vec::new(),
+            failures_total: 0,
+            problems: Vec::new(),
+            problems_total: 0,
+            swapped: Vec::new(),
+        };
+        match &self.request.to {
+            Destination::Folder(folder) => {
+                let target = Target::open(folder, options)?;
+                let mark = Mark::set(folder, self.snapshot.id)?;
+                let mut writer = Writer::new(&self.reader, &target, monitor);
+                for root in &self.roots {
+                    writer.restore(root, &root.path)?;
+                }
+                writer.finish(&mut report)?;
+                mark.clear()?;
+            }
+            Destination::InPlace => in_place::execute(&self, options, monitor, &mut report)?,
+        }
+        let (problems, total) = monitor.problems();
+        report.problems = problems;
+        report.problems_total = total;
+        drop(self.lock);
+        tracing::debug!(repository = %self.repository.location(), "restored");
+        Ok(report)
+    }
+}
+
+/// A source's original place cannot be told apart from its path in the snapshot but for the source's name in front.
+fn without_source(path: &[u8]) -> &[u8] {
+    match path.iter().position(|b| *b == b'/') {
+        Some(slash) => &path[slash + 1..],
+        None => b"",
+    }
+}
+
+fn conflict(path: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{path} exists already and is not empty"))
+        .with_hint("choose another folder, or say --overwrite to have what differs overwritten")
+}
+
+/// Reads a directory's names; `None` when there is no such directory.
+fn is_occupied(path: &std::path::Path) -> Result<bool> {
+    match fs_err::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+        Ok(meta) if meta.is_dir() => {
+            Ok(fs_err::read_dir(path).with_context(|| format!("look into {}", path.display()))?.next().is_some())
+        }
+        Ok(_) => Ok(true),
+    }
+}

@@ -1,0 +1,402 @@
+//! Writing trees: directories as they are walked, files window by window in the order in which their blobs lie, hard
+//! links when their first name is whole, directories' metadata when all in them is done.
+
+use super::compare::differing;
+use super::select::Root;
+use super::window::Pending;
+use super::{RestoreFailure, RestoreReport};
+use lastgood_model::node::display_path;
+use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result};
+use lastgood_repo::index::BlobRef;
+use lastgood_repo::{BlobReader, Fetch, FetchRequest};
+use lastgood_sources::files::target::{DirHandle, ParkedDir, Target};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A window is closed at so many blobs,
+const WINDOW_BLOBS: usize = 48_000;
+/// or directories that are held open,
+const WINDOW_DIRS: usize = 400;
+/// or files that need a descriptor of their own while they are written.
+const WINDOW_OPEN_FILES: usize = 200;
+/// Directories on the way to a deep one are closed and opened again beyond this depth.
+const OPEN_DEPTH: usize = 64;
+/// Failures kept in full.
+const FAILURES_KEPT_MAX: usize = 1000;
+
+/// Restores roots below one target.
+pub(super) struct Writer<'a> {
+    reader: &'a BlobReader,
+    target: &'a Target,
+    monitor: &'a Monitor,
+    window: Vec<Arc<Pending>>,
+    /// Blobs wanted: index into `window`, and which blob.
+    wanted: Vec<(u32, u32)>,
+    open_files: usize,
+    dirs_finished: Vec<(Held, Node)>,
+    links: HashMap<(u64, u64), (ParkedDir, Vec<u8>)>,
+    links_waiting: Vec<Link>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    files: AtomicU64,
+    files_same: AtomicU64,
+    dirs: u64,
+    bytes: AtomicU64,
+    bytes_written: AtomicU64,
+    removed: u64,
+    failures: Mutex<(Vec<RestoreFailure>, u64)>,
+}
+
+struct Link {
+    first: (ParkedDir, Vec<u8>),
+    dir: Arc<DirHandle>,
+    node: Node,
+}
+
+/// A directory that is needed again: open, or known where to find.
+enum Held {
+    Open(Arc<DirHandle>),
+    Parked(ParkedDir),
+}
+
+impl Held {
+    fn open(&self, target: &Target) -> Result<Arc<DirHandle>> {
+        match self {
+            Self::Open(dir) => Ok(dir.clone()),
+            Self::Parked(parked) => target.reopen(parked).map(Arc::new),
+        }
+    }
+}
+
+struct Frame {
+    nodes: std::vec::IntoIter<Node>,
+    dir: Held,
+    node: Option<Node>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(reader: &'a BlobReader, target: &'a Target, monitor: &'a Monitor) -> Self {
+        Self {
+            reader,
+            target,
+            monitor,
+            window: Vec::new(),
+            wanted: Vec::new(),
+            open_files: 0,
+            dirs_finished: Vec::new(),
+            links: HashMap::new(),
+            links_waiting: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Restores one root at `path` below the target. Directories above it get the metadata the snapshot has for them,
+    /// where this restore makes them.
+    pub(super) fn restore(&mut self, root: &Root, path: &[u8]) -> Result<()> {
+        let mut above = path.split(|b| *b == b'/').collect::<Vec<_>>();
+        above.pop();
+        let mut dir = Arc::new(self.target.dir(b"")?);
+        let mut made = Vec::new();
+        let known = above.len().saturating_sub(root.above.len());
+        for (depth, name) in above.iter().enumerate() {
+            dir = Arc::new(self.target.subdir(&dir, name)?);
+            if let Some(node) = depth.checked_sub(known).and_then(|i| root.above.get(i)).filter(|_| dir.is_created()) {
+                made.push((Held::Open(dir.clone()), node.clone()));
+            }
+        }
+        self.walk(dir, vec![root.node.clone()])?;
+        // Deepest first, and only now: writing into a directory changes its times.
+        made.reverse();
+        self.flush()?;
+        self.dirs_finished.extend(made);
+        self.flush()
+    }
+
+    fn walk(&mut self, dir: Arc<DirHandle>, nodes: Vec<Node>) -> Result<()> {
+        let mut stack = vec![Frame { nodes: nodes.into_iter(), dir: Held::Open(dir), node: None }];
+        while let Some(frame) = stack.last_mut() {
+            self.monitor.check_cancelled()?;
+            let Some(node) = frame.nodes.next() else {
+                if let Some(Frame { dir, node: Some(node), .. }) = stack.pop() {
+                    self.dirs_finished.push((dir, node));
+                }
+                if self.dirs_finished.len() >= WINDOW_DIRS {
+                    self.flush()?;
+                }
+                continue;
+            };
+            let here = frame.dir.open(self.target)?;
+            frame.dir = Held::Open(here.clone());
+            match node.kind {
+                NodeKind::Dir => {
+                    if let Some(below) = self.enter(&here, node)? {
+                        stack.push(below);
+                        if let Some(far) = stack.len().checked_sub(OPEN_DEPTH)
+                            && let Held::Open(open) = &stack[far].dir
+                        {
+                            stack[far].dir = Held::Parked(open.park());
+                        }
+                    }
+                }
+                NodeKind::File => self.file(here, node)?,
+                _ => {
+                    match self.target.special(&here, &node, self.monitor) {
+                        Ok(_) => {
+                            self.tally.files.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => self.failed(&here, &node, error)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, parent: &Arc<DirHandle>, node: Node) -> Result<Option<Frame>> {
+        self.tally.dirs += 1;
+        self.monitor.counters.dirs.fetch_add(1, Ordering::Relaxed);
+        let Some(subtree) = node.subtree else {
+            self.failed(parent, &node, Error::corrupt("directory without a tree"))?;
+            return Ok(None);
+        };
+        let dir = match self.target.subdir(parent, &node.name) {
+            Ok(dir) => Arc::new(dir),
+            Err(error) => {
+                self.failed(parent, &node, error)?;
+                return Ok(None);
+            }
+        };
+        let nodes = match self.reader.tree(subtree) {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                self.failed(parent, &node, error)?;
+                Vec::new()
+            }
+        };
+        if self.target.options().delete_extra && !dir.is_created() {
+            let names: HashSet<&[u8]> = nodes.iter().map(|n| &n.name[..]).collect();
+            self.tally.removed += self.target.remove_extra(&dir, &|name| names.contains(name))?;
+        }
+        Ok(Some(Frame { nodes: nodes.into_iter(), dir: Held::Open(dir), node: Some(node) }))
+    }
+
+    fn file(&mut self, dir: Arc<DirHandle>, node: Node) -> Result<()> {
+        if node.links > 1 {
+            let key = (node.device_id, node.inode);
+            if let Some(first) = self.links.get(&key) {
+                self.links_waiting.push(Link { first: first.clone(), dir, node });
+                return Ok(());
+            }
+            self.links.insert(key, (dir.park(), node.name.clone()));
+        }
+        self.begin_file(dir, node)
+    }
+
+    fn begin_file(&mut self, dir: Arc<DirHandle>, node: Node) -> Result<()> {
+        let pending = Arc::new(Pending::new(dir, node, self.reader));
+        let blobs = pending.blobs();
+        let in_the_way = !pending.dir.is_created() && self.target.existing(&pending.dir, &pending.node.name)?.is_some();
+        if in_the_way {
+            match self.target.open_existing(&pending.dir, &pending.node) {
+                Ok(Some(handle)) => pending.set_handle(handle),
+                Ok(None) => {}
+                Err(error) => return self.failed(&pending.dir.clone(), &pending.node, error),
+            }
+        }
+        if blobs != 1 || in_the_way {
+            self.open_files += 1;
+        }
+        let mut slot = self.window.len();
+        self.window.push(pending.clone());
+        for blob in 0..blobs {
+            if self.wanted.len() >= WINDOW_BLOBS {
+                self.run_window()?;
+                slot = self.window.len();
+                self.window.push(pending.clone());
+            }
+            self.wanted.push((slot as u32, blob as u32));
+        }
+        // An empty file is complete at once; others when their last blob is written.
+        if let Err(error) = pending.settle(self.target, self.monitor) {
+            return self.failed(&pending.dir.clone(), &pending.node, error);
+        }
+        if self.open_files >= WINDOW_OPEN_FILES || self.wanted.len() >= WINDOW_BLOBS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Completes everything that was begun.
+    fn flush(&mut self) -> Result<()> {
+        self.run_window()?;
+        for Link { first: (parked, name), dir, node } in std::mem::take(&mut self.links_waiting) {
+            let linked =
+                self.target.reopen(&parked).and_then(|from| self.target.hardlink(&from, &name, &dir, &node.name));
+            match linked {
+                Ok(()) => {
+                    self.tally.files.fetch_add(1, Ordering::Relaxed);
+                    self.tally.bytes.fetch_add(node.size, Ordering::Relaxed);
+                    self.monitor.counters.files.fetch_add(1, Ordering::Relaxed);
+                    self.monitor.counters.bytes.fetch_add(node.size, Ordering::Relaxed);
+                }
+                // The first name failed, or this file system has no such links: a file of its own.
+                Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Absent) => {
+                    self.begin_file(dir, node)?;
+                    self.run_window()?;
+                }
+                Err(error) => self.failed(&dir, &node, error)?,
+            }
+        }
+        for (dir, node) in std::mem::take(&mut self.dirs_finished) {
+            let dir = dir.open(self.target)?;
+            self.target.finish_dir(&dir, &node, self.monitor)?;
+        }
+        Ok(())
+    }
+
+    fn run_window(&mut self) -> Result<()> {
+        let window = std::mem::take(&mut self.window);
+        let wanted = std::mem::take(&mut self.wanted);
+        self.open_files = 0;
+        let wanted = self.compare(&window, wanted)?;
+        let place = |file: u32, blob: u32| u64::from(file) << 32 | u64::from(blob);
+        let file_of = |place: u64| &window[(place >> 32) as usize];
+        let requests = wanted.into_iter().filter_map(|(file, blob)| {
+            let content = window[file as usize].node.content.as_ref()?;
+            Some(FetchRequest { blob: BlobRef::from(content[blob as usize]), place: place(file, blob) })
+        });
+        let stop: Mutex<Option<Error>> = Mutex::new(None);
+        let lost = |request: FetchRequest, error: Error| {
+            let file = file_of(request.place);
+            file.fail(error);
+            if let Err(error) = file.settle(self.target, self.monitor) {
+                stop.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+            }
+        };
+        let fetch = Fetch::plan(self.reader, requests, lost);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+        fetch.run(
+            threads,
+            self.monitor,
+            |place, data| {
+                let file = file_of(place);
+                let outcome = file.write(place as u32 as usize, data, self.target, self.monitor);
+                self.monitor.counters.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                self.tally.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
+                match outcome {
+                    Err(error) if is_final(&error) => Err(error),
+                    Err(error) => {
+                        file.fail(error);
+                        file.settle(self.target, self.monitor)
+                    }
+                    Ok(()) => Ok(()),
+                }
+            },
+            lost,
+        )?;
+        if let Some(error) = stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            return Err(error);
+        }
+        for file in window {
+            if let Some(error) = file.take_failure() {
+                self.failed(&file.dir, &file.node, error)?;
+            } else if file.finished.swap(false, Ordering::Relaxed) {
+                self.tally.files.fetch_add(1, Ordering::Relaxed);
+                self.tally.bytes.fetch_add(file.node.size, Ordering::Relaxed);
+                self.monitor.counters.files.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out the blobs that are in place already.
+    fn compare(&self, window: &[Arc<Pending>], wanted: Vec<(u32, u32)>) -> Result<Vec<(u32, u32)>> {
+        let existing: Vec<usize> =
+            (0..window.len()).filter(|i| window[*i].opened().is_some_and(|handle| !handle.is_fresh())).collect();
+        if existing.is_empty() {
+            return Ok(wanted);
+        }
+        let same: Mutex<HashMap<u32, Vec<bool>>> = Mutex::default();
+        let stop: Mutex<Option<Error>> = Mutex::new(None);
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    let mut buffer = Vec::new();
+                    while let Some(index) = existing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let file = &window[*index];
+                        let Some(handle) = file.opened() else { continue };
+                        let outcome = self.monitor.check_cancelled().and_then(|()| differing(file, &handle, &mut buffer));
+                        match outcome {
+                            Ok(differs) => {
+                                same.lock().unwrap_or_else(|e| e.into_inner()).insert(*index as u32, differs);
+                            }
+                            Err(error) => {
+                                stop.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            return Err(error);
+        }
+        let same = same.into_inner().unwrap_or_else(|e| e.into_inner());
+        self.tally
+            .files_same
+            .fetch_add(same.values().filter(|d| d.iter().all(|differs| !differs)).count() as u64, Ordering::Relaxed);
+        let mut left = Vec::with_capacity(wanted.len());
+        for (file, blob) in wanted {
+            if same.get(&file).is_none_or(|differs| differs[blob as usize]) {
+                left.push((file, blob));
+            } else {
+                let pending = &window[file as usize];
+                let length = pending.offsets[blob as usize + 1] - pending.offsets[blob as usize];
+                self.monitor.counters.bytes.fetch_add(length, Ordering::Relaxed);
+                pending.settle(self.target, self.monitor)?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Notes one entry that could not be restored; errors that will meet every further entry end the run instead.
+    fn failed(&self, dir: &DirHandle, node: &Node, error: Error) -> Result<()> {
+        let path = display_path(&dir.path_of(&node.name));
+        if is_final(&error) {
+            return Err(error.context(format!("restore {path}")));
+        }
+        let mut failures = self.tally.failures.lock().unwrap_or_else(|e| e.into_inner());
+        failures.1 += 1;
+        if failures.0.len() < FAILURES_KEPT_MAX {
+            let damage = error.kind() == ErrorKind::Corrupt;
+            failures.0.push(RestoreFailure { path, error: error.chain(), damage });
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, report: &mut RestoreReport) -> Result<()> {
+        self.flush()?;
+        let tally = self.tally;
+        report.files += tally.files.into_inner();
+        report.files_same += tally.files_same.into_inner();
+        report.dirs += tally.dirs;
+        report.bytes += tally.bytes.into_inner();
+        report.bytes_written += tally.bytes_written.into_inner();
+        report.removed += tally.removed;
+        let (failures, total) = tally.failures.into_inner().unwrap_or_else(|e| e.into_inner());
+        report.failures.extend(failures);
+        report.failures_total += total;
+        Ok(())
+    }
+}
+
+/// Errors that no further entry would escape.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Cancelled | ErrorKind::Bug)
+}

@@ -1,0 +1,84 @@
+//! Finding recovery points.
+
+use lastgood_model::manifest::Manifest;
+use lastgood_model::selector::{Candidate, Selector};
+use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, SnapshotId};
+use lastgood_repo::format::SnapshotFile;
+use lastgood_repo::{BlobReader, Repository, Snapshot};
+
+/// The tag that names the application begins so.
+pub const APP_TAG: &str = "app:";
+
+/// The application a snapshot belongs to, when lastgood wrote it.
+pub fn app_of(file: &SnapshotFile) -> Option<String> {
+    file.tags.iter().find_map(|tag| tag.strip_prefix(APP_TAG)).map(str::to_owned)
+}
+
+/// Picks one snapshot. `app`, when given, is preferred where the selector names none and the application has points.
+///
+/// # Errors
+/// [`ErrorKind::Absent`] or [`ErrorKind::Invalid`] as [`Selector::pick`] says.
+pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> Result<Snapshot> {
+    let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
+    let snapshots = repository.snapshots(|id, error| damaged.push((id, error)))?;
+    let candidates: Vec<Candidate> =
+        snapshots.iter().map(|s| Candidate { id: s.id, time: s.file.time, app: app_of(&s.file) }).collect();
+    let own: Vec<Candidate> = candidates.iter().filter(|c| app.is_some() && c.app.as_deref() == app).cloned().collect();
+    let picked = match selector.names_app() || own.is_empty() {
+        true => selector.pick(&candidates),
+        false => selector.pick(&own).or_else(|_| selector.pick(&candidates)),
+    };
+    let id = picked.map_err(|error| match damaged.first() {
+        Some((id, cause)) if error.kind() == ErrorKind::Absent => {
+            error.with_source(Error::corrupt(format!("snapshot {} cannot be read: {}", id.short(), cause.chain())))
+        }
+        _ => error,
+    })?;
+    snapshots.into_iter().find(|s| s.id == id).ok_or_else(|| Error::new(ErrorKind::Absent, format!("snapshot {id}")))
+}
+
+/// The manifest of a snapshot; `None` when another program wrote it.
+pub fn manifest(reader: &BlobReader, snapshot: &Snapshot) -> Result<Option<Manifest>> {
+    let path = format!("{}/manifest.json", Manifest::FOLDER);
+    let Some(node) = find_node(reader, snapshot, path.as_bytes())? else { return Ok(None) };
+    let act = || format!("read manifest of {}", snapshot.id.short());
+    let json = read_file(reader, &node).with_context(act)?;
+    let manifest: Manifest = serde_json::from_slice(&json).with_context(act)?;
+    if manifest.schema > Manifest::SCHEMA {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the manifest of {} has schema {}, newer than this version reads", snapshot.id.short(), manifest.schema),
+        )
+        .with_hint("use a newer lastgood, or `restic restore`"));
+    }
+    Ok(Some(manifest))
+}
+
+/// The node at a path below the snapshot's root; `None` when there is none.
+pub fn find_node(reader: &BlobReader, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Node>> {
+    let mut tree = Some(snapshot.file.tree);
+    let mut found = None;
+    for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
+        let Some(id) = tree else { return Ok(None) };
+        let mut nodes = reader.tree(id)?;
+        let Ok(position) = nodes.binary_search_by(|n| n.name.as_slice().cmp(component)) else { return Ok(None) };
+        let node = nodes.swap_remove(position);
+        tree = node.subtree;
+        found = Some(node);
+    }
+    Ok(found)
+}
+
+/// The whole content of a small file.
+pub fn read_file(reader: &BlobReader, node: &Node) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    for id in content_of(node) {
+        content.extend_from_slice(&reader.data(*id)?);
+    }
+    Ok(content)
+}
+
+/// The blobs of a file, none for anything else.
+pub fn content_of(node: &Node) -> &[BlobId] {
+    node.content.as_deref().unwrap_or_default()
+}

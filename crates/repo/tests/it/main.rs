@@ -1,0 +1,5 @@
+//! The engine against independent judges.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cuts;
+mod restic_trees;
