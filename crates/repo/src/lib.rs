@@ -3,6 +3,7 @@
 //! This crate alone knows the on-disk format. It stores through [`lastgood_model::store::Store`] and is fed through
 //! [`lastgood_model::source::Sink`]; it knows no database and no cloud.
 
+pub mod check;
 pub mod chunk;
 pub mod crypto;
 pub mod format;

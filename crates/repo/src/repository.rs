@@ -400,6 +400,7 @@ fn search_key(store: &dyn Store, password: &Password) -> Result<(MasterKey, KeyI
         }
     }
     files.sort_by_key(|(id, file)| (file.cost.log_n, file.cost.p, *id));
+    let files_read = files.len();
     let fitting = if password.is_generated() {
         // A generated key was never given a costly setting by us, but may have been added by another program.
         files
@@ -412,6 +413,10 @@ fn search_key(store: &dyn Store, password: &Password) -> Result<(MasterKey, KeyI
         if let Ok(json) = Sealer::new(&derived)?.open_in_place(&mut sealed) {
             return Ok((decode_master_key(json)?, *id));
         }
+    }
+    if files_read == 0 && damaged.is_none() {
+        return Err(Error::corrupt(format!("there is no object in keys/ at {}", store.location()))
+            .with_hint("restore the key objects from another copy of the repository: without them nobody can read it"));
     }
     if let Some(error) = damaged {
         return Err(error.context("open key").with_hint("restore the damaged key object from another copy of the repository"));

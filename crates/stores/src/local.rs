@@ -12,6 +12,7 @@
 //!   whether the repository is there at all.
 //! - *Reading changes nothing.* A repository on a read-only mount can be read.
 
+mod direct;
 mod files;
 mod folders;
 mod temporary;

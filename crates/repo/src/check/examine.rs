@@ -228,10 +228,9 @@ impl Run<'_> {
         if blob.uncompressed.is_none() {
             return Ok(content);
         }
-        let slot = room
-            .split_off_mut(..blob.plain_length() as usize)
-            .filter(|slot| slot.len() <= BLOB_BYTES_MAX)
-            .ok_or_else(|| Error::corrupt(format!("it claims {} bytes, more than any blob", blob.plain_length())))?;
+        let length = blob.plain_length() as usize;
+        let slot = if length <= BLOB_BYTES_MAX { room.split_off_mut(..length) } else { None };
+        let slot = slot.ok_or_else(|| Error::corrupt(format!("it claims {length} bytes, more than any blob")))?;
         decompress_into(content, slot)?;
         Ok(slot)
     }

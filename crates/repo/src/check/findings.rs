@@ -31,9 +31,6 @@ impl Findings {
         state.damage.len() as u32 - 1
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        lock(&self.state).total == 0
-    }
 
     pub(super) fn len(&self) -> usize {
         lock(&self.state).damage.len()

@@ -136,10 +136,11 @@ impl Run<'_> {
         for (id, mut blobs) in listing {
             let layout = layout_hash(&mut blobs, &mut scratch);
             let known = packs.ordinals.get(&id).map(|o| packs.all[*o as usize].layout);
+            let size = pack_size(&blobs);
             let fact = match known {
                 Some(other) if other == layout => continue,
                 Some(_) => Some(format!("it tells of other blobs in pack {id} than another index file does")),
-                None => check_layout(&mut blobs, pack_size(&blobs))
+                None => check_layout(&mut blobs, size)
                     .err()
                     .map(|e| format!("what it tells of pack {id} cannot be: {}", e.chain())),
             };

@@ -5,12 +5,13 @@ use super::compress::Scratch;
 use super::pool::Task;
 use crate::chunk::{Cutter, ZERO_CHUNK_BYTES, zero_blob_id};
 use crate::index::BlobKind;
+use crate::sha256::sha256_many;
 use lastgood_model::source::Chunking;
-use lastgood_model::{BlobId, Result};
+use lastgood_model::{BlobId, Id, Result};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Cut chunks are handed on together once they hold this much: a chunk of 16 KiB alone would not be worth the passing.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 3 << 20;
 
 type Completion = Box<dyn FnOnce(Vec<BlobId>) + Send>;
 
@@ -66,16 +67,14 @@ impl Batch {
     pub(super) fn run(self, engine: &Engine, scratch: &mut Scratch) {
         let mut ids = vec![BlobId::default(); self.cuts.len()];
         if !engine.is_stopping() {
-            let mut start = 0;
-            for (id, end) in ids.iter_mut().zip(&self.cuts) {
-                match engine.store(BlobKind::Data, &self.bytes[start..*end], scratch) {
-                    Ok(stored) => *id = BlobId(stored),
-                    Err(error) => {
-                        engine.fail(error);
-                        break;
-                    }
+            let starts = std::iter::once(&0).chain(&self.cuts);
+            let chunks: Vec<&[u8]> = starts.zip(&self.cuts).map(|(start, end)| &self.bytes[*start..*end]).collect();
+            for ((id, hash), chunk) in ids.iter_mut().zip(sha256_many(&chunks)).zip(chunks) {
+                *id = BlobId(Id(hash));
+                if let Err(error) = engine.store_hashed(BlobKind::Data, id.0, chunk, scratch) {
+                    engine.fail(error);
+                    break;
                 }
-                start = *end;
             }
         }
         drop(self.bytes);
@@ -121,7 +120,7 @@ impl Content {
     /// Where new bytes are to be appended; call [`Content::advance`] after.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(2 * BATCH_BYTES);
+            self.bytes.reserve_exact(BATCH_BYTES + (2 << 20));
         }
         &mut self.bytes
     }
@@ -178,7 +177,7 @@ impl Content {
         self.engine.check()?;
         let mut rest = Vec::new();
         if end < self.bytes.len() {
-            rest.reserve_exact((self.bytes.len() - end).max(2 * BATCH_BYTES));
+            rest.reserve_exact((self.bytes.len() - end).max(BATCH_BYTES + (2 << 20)));
             rest.extend_from_slice(&self.bytes[end..]);
         }
         let mut bytes = std::mem::replace(&mut self.bytes, rest);

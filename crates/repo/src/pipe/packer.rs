@@ -25,7 +25,7 @@ const PACK_BLOBS: usize = 100_000;
 /// Open packs of data; blobs are spread over them.
 const OPEN_DATA_PACKS: usize = 2;
 /// Packs being written at once, and waiting to be.
-const WRITES_IN_FLIGHT: usize = 3;
+const WRITES_IN_FLIGHT: usize = 2;
 /// Blobs in an index file; restic keeps about as many.
 const INDEX_BLOBS: usize = 50_000;
 
@@ -224,7 +224,7 @@ impl Shared {
     }
 
     fn spare_buffer(&self) -> Vec<u8> {
-        lock(&self.queue).spare.pop().unwrap_or_else(|| Vec::with_capacity(PACK_BYTES + (PACK_BYTES >> 3)))
+        lock(&self.queue).spare.pop().unwrap_or_else(|| Vec::with_capacity(PACK_BYTES + (9 << 20)))
     }
 
     fn submit(&self, full: OpenPack) -> Result<()> {

@@ -14,7 +14,8 @@ use crate::index::BlobKind;
 use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::node::display_path;
 use lastgood_model::source::{Chunking, Entry, FileReader, Read, Steady, TreeDir};
-use lastgood_model::{BlobId, Error, ErrorKind, Node, NodeKind, Result, TreeId};
+use crate::sha256::sha256_many;
+use lastgood_model::{BlobId, Error, ErrorKind, Id, Node, NodeKind, Result, TreeId};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -22,6 +23,10 @@ use std::sync::{Arc, Condvar, Mutex};
 const GROUP_FILES: usize = 24;
 /// or about this many bytes.
 const GROUP_BYTES: u64 = 2 << 20;
+/// Small files are hashed together once they hold this much.
+const SMALL_FILES_BYTES: usize = 1 << 20;
+/// Long files are read in pieces of this size; the cutter works best on whole buffers.
+const LONG_READ_BYTES: usize = 1 << 20;
 /// A change this close before the parent snapshot's start may hide behind an equal time stamp.
 const TIMESTAMP_GRAIN_NANOS: i128 = 100_000_000;
 
@@ -380,6 +385,8 @@ pub(super) struct FilesTask {
 
 impl FilesTask {
     pub(super) fn run(self, engine: &Arc<Engine>, scratch: &mut Scratch) {
+        let mut small = SmallFiles { bytes: std::mem::take(&mut scratch.files), ..SmallFiles::default() };
+        small.bytes.clear();
         for file in self.files {
             let owner = match (&self.open, &self.top) {
                 (Some(open), _) => Owner::Dir(open.clone(), file.slot),
@@ -390,13 +397,55 @@ impl FilesTask {
                 owner.deliver(None, engine, scratch);
                 continue;
             }
-            take_in(file, &self.dir, owner, engine, scratch);
+            take_in(file, &self.dir, owner, &mut small, engine, scratch);
+            if small.bytes.len() >= SMALL_FILES_BYTES {
+                small.store(engine, scratch);
+            }
         }
+        small.store(engine, scratch);
+        scratch.files = small.bytes;
     }
 }
 
-/// Reads one entry and delivers its node, at once or when its last chunk is stored.
-fn take_in(file: PendingFile, dir: &Arc<dyn TreeDir>, owner: Owner, engine: &Arc<Engine>, scratch: &mut Scratch) {
+/// Files of one chunk each, read and waiting to be hashed together: several hashes at once run on one core at nearly
+/// the price of one.
+#[derive(Default)]
+struct SmallFiles {
+    bytes: Vec<u8>,
+    files: Vec<(Node, std::ops::Range<usize>, Owner)>,
+}
+
+impl SmallFiles {
+    fn store(&mut self, engine: &Engine, scratch: &mut Scratch) {
+        let contents: Vec<&[u8]> = self.files.iter().map(|(_, range, _)| &self.bytes[range.clone()]).collect();
+        let ids = sha256_many(&contents);
+        for ((mut node, range, owner), id) in self.files.drain(..).zip(ids) {
+            let content = &self.bytes[range];
+            node.content = Some(Vec::new());
+            if !content.is_empty() {
+                let id = Id(id);
+                if let Err(error) = engine.store_hashed(BlobKind::Data, id, content, scratch) {
+                    engine.fail(error);
+                    owner.deliver(None, engine, scratch);
+                    continue;
+                }
+                node.content = Some(vec![BlobId(id)]);
+            }
+            owner.deliver(Some(node), engine, scratch);
+        }
+        self.bytes.clear();
+    }
+}
+
+/// Reads one entry and delivers its node: at once, with the other small files, or when its last chunk is stored.
+fn take_in(
+    file: PendingFile,
+    dir: &Arc<dyn TreeDir>,
+    owner: Owner,
+    small: &mut SmallFiles,
+    engine: &Arc<Engine>,
+    scratch: &mut Scratch,
+) {
     let PendingFile { mut entry, is_new, .. } = file;
     let name = entry.node.name.clone();
     let read = dir.describe(&mut entry.node, &engine.monitor).and_then(|()| {
@@ -413,8 +462,9 @@ fn take_in(file: PendingFile, dir: &Arc<dyn TreeDir>, owner: Owner, engine: &Arc
             return owner.deliver(None, engine, scratch);
         }
     };
-    match read_content(reader, entry.node, dir, is_new, engine, scratch) {
-        Ok(Progress::Done(node)) => owner.deliver(Some(node), engine, scratch),
+    let start = small.bytes.len();
+    match read_content(reader, entry.node, &mut small.bytes, dir, is_new, engine, scratch) {
+        Ok(Progress::Small(node)) => small.files.push((node, start..small.bytes.len(), owner)),
         Ok(Progress::Long { content, mut node }) => {
             let weak = Arc::downgrade(engine);
             // The completion may outlive this call and run on any worker, which brings its own scratch.
@@ -429,19 +479,20 @@ fn take_in(file: PendingFile, dir: &Arc<dyn TreeDir>, owner: Owner, engine: &Arc
                 engine.fail(error);
             }
         }
-        Err(Failed::Source(error)) => {
-            engine.report(&**dir, &name, &error);
-            owner.deliver(None, engine, scratch);
-        }
-        Err(Failed::Store(error)) => {
-            engine.fail(error);
+        Err(failed) => {
+            small.bytes.truncate(start);
+            match failed {
+                Failed::Source(error) => engine.report(&**dir, &name, &error),
+                Failed::Store(error) => engine.fail(error),
+            }
             owner.deliver(None, engine, scratch);
         }
     }
 }
 
 enum Progress {
-    Done(Node),
+    /// One chunk at most, at the end of the buffer.
+    Small(Node),
     Long { content: Content, node: Node },
 }
 
@@ -455,64 +506,45 @@ enum Failed {
 fn read_content(
     mut reader: Box<dyn FileReader>,
     mut node: Node,
+    small: &mut Vec<u8>,
     dir: &Arc<dyn TreeDir>,
     is_new: bool,
     engine: &Arc<Engine>,
     scratch: &mut Scratch,
 ) -> Result<Progress, Failed> {
     let chunking = reader.chunking();
-    let mut long = None;
+    let mut content = None;
     if chunking == Chunking::Files && node.size < FILE_CHUNK_MIN_BYTES as u64 {
         // Anything this short is one chunk, wherever the cutter would look.
-        let mut bytes = std::mem::take(&mut scratch.file);
-        bytes.clear();
+        let start = small.len();
         let hole = loop {
-            match reader.read(&mut bytes, FILE_CHUNK_MIN_BYTES) {
-                Ok(Read::Data(_)) if bytes.len() >= FILE_CHUNK_MIN_BYTES => break Some(0),
-                Ok(Read::Data(_)) => {}
-                Ok(Read::Hole(length)) => break Some(length),
-                Ok(Read::End) => break None,
-                Err(error) => {
-                    scratch.file = bytes;
-                    return Err(Failed::Source(error));
-                }
+            match reader.read(small, FILE_CHUNK_MIN_BYTES).map_err(Failed::Source)? {
+                Read::Data(_) if small.len() - start >= FILE_CHUNK_MIN_BYTES => break Some(0),
+                Read::Data(_) => {}
+                Read::Hole(length) => break Some(length),
+                Read::End => break None,
             }
         };
-        match hole {
-            None => {
-                let mut ids = Vec::new();
-                if !bytes.is_empty() {
-                    match engine.store(BlobKind::Data, &bytes, scratch) {
-                        Ok(id) => ids.push(BlobId(id)),
-                        Err(error) => return Err(Failed::Store(error)),
-                    }
-                }
-                let length = bytes.len() as u64;
-                scratch.file = bytes;
-                node.content = Some(ids);
-                close(reader, &mut node, length, dir, is_new, engine)?;
-                return Ok(Progress::Done(node));
-            }
-            // It has grown or has holes: the long way, with what was read so far.
-            Some(length) => {
-                let mut content = Content::new(engine.clone(), chunking).map_err(Failed::Store)?;
-                content.tail().extend_from_slice(&bytes);
-                scratch.file = bytes;
-                content.advance(Some(scratch)).map_err(Failed::Store)?;
-                if length > 0 {
-                    content.zeros(length, Some(scratch)).map_err(Failed::Store)?;
-                }
-                long = Some(content);
-            }
+        let Some(length) = hole else {
+            close(reader, &mut node, (small.len() - start) as u64, dir, is_new, engine)?;
+            return Ok(Progress::Small(node));
+        };
+        // It has grown or has holes: the long way, with what was read so far.
+        let mut long = Content::new(engine.clone(), chunking).map_err(Failed::Store)?;
+        long.tail().extend_from_slice(&small[start..]);
+        small.truncate(start);
+        long.advance(Some(scratch)).map_err(Failed::Store)?;
+        if length > 0 {
+            long.zeros(length, Some(scratch)).map_err(Failed::Store)?;
         }
+        content = Some(long);
     }
-    let mut content = match long {
+    let mut content = match content {
         Some(content) => content,
         None => Content::new(engine.clone(), chunking).map_err(Failed::Store)?,
     };
     loop {
-        let read = reader.read(content.tail(), 512 << 10).map_err(Failed::Source)?;
-        match read {
+        match reader.read(content.tail(), LONG_READ_BYTES).map_err(Failed::Source)? {
             Read::Data(_) => content.advance(Some(scratch)).map_err(Failed::Store)?,
             Read::Hole(length) => content.zeros(length, Some(scratch)).map_err(Failed::Store)?,
             Read::End => break,

@@ -1,5 +1,6 @@
 //! The engine against independent judges.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod check;
 mod cuts;
 mod restic_trees;

@@ -75,7 +75,7 @@ impl Image {
         let overflow = match (guest.wal, guest.recovered) {
             // Nobody waits for a copy, and nobody waits for a reader of a log.
             (true, _) | (_, true) => Overflow::Wait,
-            _ => Overflow::Spill(options.scratch_folder()),
+            _ => spill(options),
         };
         let queue = Arc::new(Queue::new(options.read_ahead_bytes, overflow));
         let interrupt = guest.conn.get_interrupt_handle();
@@ -170,6 +170,13 @@ impl Drop for Image {
             let _ = guest.close();
         }
     }
+}
+
+/// Room for what the engine has not taken: what the options allow, and never more than half of what is free.
+fn spill(options: &Options) -> Overflow {
+    let folder = options.scratch_folder();
+    let free = rustix::fs::statvfs(&folder).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+    Overflow::Spill { folder, bytes_max: options.spill_bytes_max.min(free / 2) }
 }
 
 /// Ends the queue with an error when the reading thread dies.

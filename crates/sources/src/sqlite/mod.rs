@@ -54,6 +54,9 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// How much is read ahead of the engine, in memory.
     pub read_ahead_bytes: usize,
+    /// How much more is read ahead into a scratch file when the database has a rollback journal, so that its writers do
+    /// not wait for the engine. Beyond it they do. At most half of the free space is taken.
+    pub spill_bytes_max: u64,
 }
 
 impl Default for Options {
@@ -63,6 +66,7 @@ impl Default for Options {
             busy_timeout: Duration::from_secs(10),
             scratch: None,
             read_ahead_bytes: 16 << 20,
+            spill_bytes_max: 4 << 30,
         }
     }
 }

@@ -19,8 +19,13 @@ const SPARE_BUFFERS_MAX: usize = 4;
 pub(super) enum Overflow {
     /// It waits.
     Wait,
-    /// It goes on, into a scratch file made in this folder; when that fails, it waits.
-    Spill(PathBuf),
+    /// It goes on, into a scratch file; when that fails or is full, it waits.
+    Spill {
+        /// Where the scratch file is made; it has no name there.
+        folder: PathBuf,
+        /// How long it may become. Room is used again once the consumer has caught up.
+        bytes_max: u64,
+    },
 }
 
 /// The queue; `T` is the producer's last word.
@@ -35,7 +40,10 @@ pub(super) struct Queue<T> {
 struct State<T> {
     items: VecDeque<Item>,
     bytes_in_memory: usize,
-    bytes_spilled: u64,
+    /// End of the scratch file's used part.
+    spill_end: u64,
+    /// Spilled buffers not read back yet, the one being read included.
+    spilled: usize,
     spare: Vec<Vec<u8>>,
     overflow: Overflow,
     spill: Option<Arc<fs_err::File>>,
@@ -68,7 +76,8 @@ impl<T> Queue<T> {
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 bytes_in_memory: 0,
-                bytes_spilled: 0,
+                spill_end: 0,
+                spilled: 0,
                 spare: Vec::new(),
                 overflow,
                 spill: None,
@@ -101,12 +110,17 @@ impl<T> Queue<T> {
                 self.changed.notify_all();
                 return true;
             }
-            if let Overflow::Spill(folder) = &state.overflow {
+            if state.spilled == 0 {
+                state.spill_end = 0;
+            }
+            if let Overflow::Spill { folder, bytes_max } = &state.overflow
+                && state.spill_end + buffer.len() as u64 <= *bytes_max
+            {
                 let file = match &state.spill {
                     Some(file) => Some(Arc::clone(file)),
                     None => scratch_file(folder).map(Arc::new),
                 };
-                let offset = state.bytes_spilled;
+                let offset = state.spill_end;
                 state.spill = file.clone();
                 drop(state);
                 // Written without the lock, so that the consumer goes on; only this thread appends.
@@ -114,7 +128,8 @@ impl<T> Queue<T> {
                 state = self.lock();
                 if written {
                     let length = buffer.len();
-                    state.bytes_spilled += length as u64;
+                    state.spill_end = offset + length as u64;
+                    state.spilled += 1;
                     state.items.push_back(Item::Spilled { offset, length });
                     recycle(&mut state, buffer);
                     self.changed.notify_all();
@@ -155,6 +170,8 @@ impl<T> Queue<T> {
                     Some(file) => file.file().read_exact_at(&mut buffer, offset),
                     None => Err(std::io::ErrorKind::NotFound.into()),
                 };
+                self.lock().spilled -= 1;
+                self.changed.notify_all();
                 match read {
                     Ok(()) => Next::Bytes(buffer),
                     Err(e) => Next::End(Err(Error::io("read back pages from the scratch file", e))),
@@ -217,7 +234,7 @@ mod tests {
     #[test]
     fn a_spilling_producer_ends_before_anything_is_taken_and_order_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let queue = Queue::new(100, Overflow::Spill(folder.path().to_owned()));
+        let queue = Queue::new(100, Overflow::Spill { folder: folder.path().to_owned(), bytes_max: 1 << 20 });
         let mut want = Vec::new();
         for i in 0..50u8 {
             let bytes = vec![i; 37];
@@ -225,7 +242,7 @@ mod tests {
             assert!(queue.push(bytes));
         }
         queue.end(Ok(7));
-        assert!(queue.lock().bytes_in_memory <= 100 && queue.lock().bytes_spilled > 1000);
+        assert!(queue.lock().bytes_in_memory <= 100 && queue.lock().spilled > 40);
         assert_eq!(drain(&queue), want);
     }
 
@@ -246,7 +263,7 @@ mod tests {
 
     #[test]
     fn without_room_to_spill_the_producer_waits() {
-        let queue = Queue::new(100, Overflow::Spill("/nowhere/at/all".into()));
+        let queue = Queue::new(100, Overflow::Spill { folder: "/nowhere/at/all".into(), bytes_max: 1 << 20 });
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for i in 0..9u8 {
@@ -255,6 +272,26 @@ mod tests {
                 queue.end(Ok(7));
             });
             assert_eq!(drain(&queue).len(), 9 * 37);
+        });
+    }
+
+    #[test]
+    fn a_full_scratch_file_makes_the_producer_wait_and_its_room_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Queue::new(100, Overflow::Spill { folder: folder.path().to_owned(), bytes_max: 200 });
+        let mut want = Vec::new();
+        for i in 0..200u8 {
+            want.extend_from_slice(&[i; 37]);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..200u8 {
+                    assert!(queue.push(vec![i; 37]));
+                    assert!(queue.lock().spill_end <= 200);
+                }
+                queue.end(Ok(7));
+            });
+            assert_eq!(drain(&queue), want);
         });
     }
 

@@ -5,6 +5,7 @@
 //! up. The lock, not the process id in its name, tells whether the writer is alive: it is right across containers that
 //! number their processes separately, and vanishes with the process however that ends.
 
+use super::direct::write_blocks;
 use super::{failed, shown};
 use crate::length_of;
 use crate::local::folders::walk;
@@ -66,7 +67,15 @@ impl Temporary {
     /// Writes all parts in order, without copying them together.
     pub(super) fn write(&mut self, parts: &[&[u8]]) -> Result<()> {
         let mut left = length_of(parts);
-        let mut pieces: Vec<IoSlice<'_>> = parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        // Packs come as one part.
+        let direct = match parts {
+            [only] => write_blocks(&self.file, only).map_err(|errno| failed("write", &self.path, errno))?,
+            _ => 0,
+        };
+        left -= direct as u64;
+        let rest = parts.first().map(|first| &first[direct..]);
+        let parts = rest.into_iter().chain(parts.iter().skip(1).copied());
+        let mut pieces: Vec<IoSlice<'_>> = parts.filter(|p| !p.is_empty()).map(IoSlice::new).collect();
         let mut pieces = pieces.as_mut_slice();
         while left > 0 {
             match rustix::io::writev(&self.file, &pieces[..pieces.len().min(PIECES_MAX)]) {

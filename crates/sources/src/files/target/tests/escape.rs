@@ -4,6 +4,15 @@ use super::*;
 use std::os::unix::fs::symlink as plant;
 use std::sync::atomic::AtomicBool;
 
+/// Tells the attacker to stop, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn hostile_names_are_refused_by_every_call() {
     let place = Place::new();
@@ -197,11 +206,12 @@ fn swapping_a_directory_for_a_link_while_files_are_made_reaches_nothing_outside(
                     std::thread::yield_now();
                 }
             });
+            let _stop = Stop(&stop);
             // Nothing may be overwritten, so that the link is refused and not cleared away.
             let target = place.target(Overwrite::Never, strides);
             let monitor = Monitor::new();
             let enough = |made, refused| made >= 500 && refused >= 50;
-            for turn in 0..200_000 {
+            for turn in 0..20_000 {
                 if enough(made, refused) {
                     break;
                 }
@@ -218,7 +228,6 @@ fn swapping_a_directory_for_a_link_while_files_are_made_reaches_nothing_outside(
                 target.reopen(&dir.park()).ok();
                 made += 1;
             }
-            stop.store(true, Ordering::Relaxed);
         });
         assert!(made >= 500 && refused >= 50, "the race was run: {made} made, {refused} refused");
         place.assert_outside_untouched(&before);
@@ -246,6 +255,7 @@ fn overwriting_against_a_swapping_attacker_reaches_nothing_outside() {
                 }
             }
         });
+        let _stop = Stop(&stop);
         let target = place.target(Overwrite::Always, true);
         let monitor = Monitor::new();
         fs_err::write(place.root().join("decoy"), b"decoy").unwrap();
@@ -264,7 +274,6 @@ fn overwriting_against_a_swapping_attacker_reaches_nothing_outside() {
             }
             target.special(target.root(), &node("p", NodeKind::Fifo, 0o666), &monitor).ok();
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(rounds >= 50, "the race was run: {rounds} rounds");
     place.assert_outside_untouched(&before);

@@ -105,6 +105,28 @@ fn every_kind_of_entry_gets_all_its_metadata_back() {
 }
 
 #[test]
+fn an_existing_file_is_rewritten_only_when_it_is_ours_or_will_be_its_owners_and_keeps_setuid() {
+    needs_root();
+    let place = Place::new();
+    let monitor = Monitor::new();
+    let target = place.target(Overwrite::IfDifferent, true);
+    let want = Node { uid: 4711, gid: 4712, size: 1, ..node("f", NodeKind::File, 0o6755) };
+    let path = place.root().join("f");
+    for (owner, rewritten) in [(0, true), (4711, true), (4713, false)] {
+        fs_err::write(&path, b"x").unwrap();
+        std::os::unix::fs::chown(&path, Some(owner), Some(0)).unwrap();
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o6755)).unwrap();
+        let open = target.open_existing(target.root(), &want).unwrap();
+        assert_eq!(open.is_some(), rewritten, "owner {owner}");
+        let open = open.unwrap_or_else(|| target.create_file(target.root(), &want).unwrap());
+        assert_eq!(open.is_fresh(), !rewritten);
+        target.finish_file(&open, &want, &monitor).unwrap();
+        assert_is(&path, &want);
+    }
+    assert_no_problems(&monitor);
+}
+
+#[test]
 fn acls_inherited_from_a_directory_that_was_there_are_not_kept() {
     needs_root();
     let place = Place::new();

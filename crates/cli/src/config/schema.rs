@@ -1,0 +1,146 @@
+//! The shape of a config file, for editors and people: what `config schema` prints. A test holds it to what is read.
+
+use schemars::JsonSchema;
+use std::collections::BTreeMap;
+
+/// lastgood.toml: one application, what to protect of it, and where to.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+pub(super) struct ConfigFile {
+    /// The application.
+    app: Option<App>,
+    /// What to protect, by name. The name is the folder in recovery points and restores.
+    #[schemars(default)]
+    source: BTreeMap<String, Source>,
+    /// Where to keep recovery points, by name.
+    #[schemars(default)]
+    repository: BTreeMap<String, Repository>,
+}
+
+/// The application that this config protects.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+struct App {
+    /// Its name. By default that of the config's folder.
+    name: Option<String>,
+}
+
+/// One thing to protect.
+#[derive(JsonSchema)]
+#[schemars(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum Source {
+    /// Folders and files.
+    Files {
+        /// What to protect. Relative paths are relative to the config's folder.
+        #[schemars(length(min = 1))]
+        paths: Vec<String>,
+        /// What to leave out, in the syntax of .gitignore, anchored at each path.
+        #[schemars(default)]
+        exclude: Vec<String>,
+        /// Files with more such patterns, one a line.
+        #[schemars(default)]
+        exclude_files: Vec<String>,
+        /// Keep mount points as empty folders.
+        #[schemars(default)]
+        one_file_system: bool,
+        /// Leave out the content of folders marked by a CACHEDIR.TAG.
+        #[schemars(default)]
+        exclude_caches: bool,
+        /// Leave out longer files, such as "1GiB".
+        exclude_larger_than: Option<String>,
+    },
+    /// A live SQLite database.
+    Sqlite {
+        /// The database file. A relative path is relative to the config's folder.
+        path: String,
+        /// How much the manifest says of its content.
+        #[schemars(default)]
+        digest: Digest,
+    },
+    /// What a command prints.
+    Command {
+        /// Program and arguments; no shell reads them.
+        #[schemars(length(min = 1))]
+        command: Vec<String>,
+        /// The name of the file to keep it as. By default "output".
+        file: Option<String>,
+        /// Variables set for it, beside those inherited.
+        #[schemars(default)]
+        env: BTreeMap<String, String>,
+        /// The folder it runs in. By default the config's.
+        cwd: Option<String>,
+        /// How long it may run, such as "10m". By default without limit.
+        timeout: Option<String>,
+    },
+}
+
+/// How much a manifest says of a database.
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum Digest {
+    /// Header values, the schema's digest and the rows of each table.
+    Schema,
+    /// Also the SHA-256 of the captured file.
+    #[default]
+    Image,
+    /// Also a digest of all rows, independent of how they lie in the file.
+    Full,
+}
+
+/// One place for recovery points.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+struct Repository {
+    /// A path or file:// URL. A relative path is relative to the config's folder.
+    url: String,
+    /// Where the key is.
+    key: Option<Secret>,
+    /// How hard to compress.
+    #[schemars(default)]
+    compression: Compression,
+}
+
+/// Where a secret is; exactly one way.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum Secret {
+    /// The first line of a file. A relative path is relative to the config's folder.
+    File(String),
+    /// An environment variable.
+    Env(String),
+    /// The first line that a program prints.
+    Command(Vec<String>),
+    /// A credential that systemd passes to the service.
+    Systemd(String),
+}
+
+/// How hard to compress.
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum Compression {
+    /// Least work.
+    Fast,
+    /// A good ratio at the speed of most disks.
+    #[default]
+    Balanced,
+    /// Smallest.
+    Max,
+    /// None.
+    Off,
+}
+
+/// The JSON Schema of a config file.
+pub(crate) fn json() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(ConfigFile).to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("title".into(), "lastgood.toml".into());
+    }
+    schema
+}

@@ -1,0 +1,199 @@
+//! Secrets by reference. A config says where a key is, never what it is, and nothing here ever prints one.
+
+use lastgood_model::{Context, Error, ErrorKind, Result};
+use lastgood_repo::crypto::Password;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
+
+/// A key file is one line; what is longer than this is none.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretRef {
+    /// The first line of a file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// The first line that a program prints.
+    Command(Vec<String>),
+    /// A credential that systemd passes to the service.
+    Systemd(String),
+}
+
+impl SecretRef {
+    /// Where it is, in words that tell nothing secret.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::File(path) => format!("key file {}", path.display()),
+            Self::Env(name) => format!("environment variable {name}"),
+            Self::Command(argv) => format!("command {:?}", argv.first().map_or("", String::as_str)),
+            Self::Systemd(name) => format!("systemd credential {name}"),
+        }
+    }
+
+    /// The file that holds it, when it is in a file.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Systemd(name) => credential(name).ok(),
+            Self::Env(_) | Self::Command(_) => None,
+        }
+    }
+
+    /// Fetches it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongKey`] when it is not there, [`ErrorKind::Invalid`] when it cannot be a key.
+    pub(crate) fn resolve(&self) -> Result<Password> {
+        let act = || format!("read the repository's key from {}", self.describe());
+        let text = match self {
+            Self::File(path) => read_file(path).with_context(act)?,
+            Self::Env(name) => match std::env::var(name) {
+                Ok(value) => Zeroizing::new(value),
+                Err(std::env::VarError::NotPresent) => {
+                    return Err(Error::new(ErrorKind::WrongKey, format!("environment variable {name} is not set"))
+                        .with_hint("it must hold the repository's key")
+                        .context(act()));
+                }
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(Error::invalid(format!("environment variable {name} is not text")).context(act()));
+                }
+            },
+            Self::Command(argv) => run(argv).with_context(act)?,
+            Self::Systemd(name) => read_file(&credential(name).with_context(act)?).with_context(act)?,
+        };
+        Password::new(&text).with_context(act)
+    }
+
+    /// A warning about a file that others may read, with what to do.
+    pub(crate) fn exposure(&self) -> Option<(String, String)> {
+        let Self::File(path) = self else { return None };
+        let mode = fs_err::metadata(path).ok()?.permissions().mode();
+        (mode & 0o077 != 0).then(|| {
+            let who = if mode & 0o007 != 0 { "everybody on this machine" } else { "its group" };
+            let shown = path.display().to_string();
+            (
+                format!("key file {shown} can be opened by {who} (mode {:03o})", mode & 0o777),
+                format!("chmod 600 {}", crate::text::shell_word(&shown)),
+            )
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<String>> {
+    let meta = fs_err::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::new(ErrorKind::WrongKey, "there is no key file")
+            .with_source(error)
+            .with_hint("bring the key file back from where it was copied to; without it the repository cannot be read by anyone. For a new repository `lastgood init` makes one"),
+        _ => Error::io("look at the key file", error),
+    })?;
+    if meta.is_dir() {
+        return Err(Error::invalid("the key file is a directory"));
+    }
+    if meta.len() > SECRET_BYTES_MAX {
+        return Err(Error::invalid(format!("it has {} bytes, too many for a key", meta.len()))
+            .with_hint("name the file whose single line is the key"));
+    }
+    let bytes = Zeroizing::new(fs_err::read(path).context("read the key file")?);
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Error::invalid("it is not text").with_hint("name the file whose single line is the key")),
+    }
+}
+
+fn run(argv: &[String]) -> Result<Zeroizing<String>> {
+    let (program, arguments) =
+        argv.split_first().ok_or_else(|| Error::invalid("the command that prints the key is empty"))?;
+    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut output = child.output().with_context(|| format!("start {program:?}"))?;
+    let text = Zeroizing::new(std::mem::take(&mut output.stdout));
+    if !output.status.success() {
+        return Err(Error::new(ErrorKind::WrongKey, format!("{program:?} ended with {}", output.status))
+            .with_hint("run the command by hand: it must print the key and end well"));
+    }
+    match std::str::from_utf8(&text) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Error::invalid(format!("{program:?} printed something that is not text"))),
+    }
+}
+
+fn credential(name: &str) -> Result<PathBuf> {
+    match std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()) {
+        Some(folder) => Ok(PathBuf::from(folder).join(name)),
+        None => Err(Error::new(ErrorKind::WrongKey, "systemd has passed no credentials: CREDENTIALS_DIRECTORY is not set")
+            .with_hint("set LoadCredential= in the service, or run it through systemd-run")),
+    }
+}
+
+/// Makes a key file that only its owner may read, durable on return.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] when there is something by that name: a key is never overwritten.
+pub(crate) fn generate(path: &Path) -> Result<Password> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let act = || format!("make key file {}", path.display());
+    let password = Password::generate()?;
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs_err::create_dir_all(folder).with_context(act)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).map_err(|error| {
+        let error = Error::io(act(), error);
+        if error.kind() == ErrorKind::Conflict {
+            return error.with_hint("a key is never overwritten: it may be the only one to existing backups");
+        }
+        error
+    })?;
+    let line = Zeroizing::new(format!("{}\n", password.reveal()));
+    file.write_all(line.as_bytes()).with_context(act)?;
+    file.sync_all().with_context(act)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::File::open(folder).and_then(|folder| folder.sync_all()).with_context(act)?;
+    Ok(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_key_is_private_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/k");
+        let password = generate(&path).unwrap();
+        assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let reference = SecretRef::File(path.clone());
+        assert_eq!(reference.resolve().unwrap(), password);
+        assert_eq!(reference.exposure(), None);
+        assert_eq!(generate(&path).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(reference.resolve().unwrap(), password);
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(reference.exposure().unwrap().0.contains("everybody"));
+    }
+
+    #[test]
+    fn secrets_that_are_not_there_say_where_they_were_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let argv = |words: &[&str]| SecretRef::Command(words.iter().map(|w| (*w).to_owned()).collect());
+        let cases = [
+            (SecretRef::File(folder.path().join("none")), ErrorKind::WrongKey, "none"),
+            (SecretRef::Env("LASTGOOD_TEST_UNSET".into()), ErrorKind::WrongKey, "LASTGOOD_TEST_UNSET"),
+            (argv(&["false", "hunter2"]), ErrorKind::WrongKey, "false"),
+            (argv(&["true"]), ErrorKind::Invalid, "true"),
+            (argv(&["/nonexistent/program"]), ErrorKind::Absent, "program"),
+            (SecretRef::File(folder.path().to_owned()), ErrorKind::Invalid, "directory"),
+        ];
+        for (reference, kind, word) in cases {
+            let error = reference.resolve().unwrap_err();
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert!(error.chain().contains(word), "{error:?}");
+            assert!(!error.chain().contains("hunter2"), "{error:?}");
+        }
+        assert_eq!(argv(&["echo", "secret words"]).resolve().unwrap().reveal(), "secret words");
+    }
+}

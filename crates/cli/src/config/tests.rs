@@ -1,0 +1,241 @@
+use super::*;
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
+    let source = SourceText { name: "lastgood.toml".into(), text: text.into() };
+    let variables: Vec<(String, String)> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    decode(&source, &variables, PathBuf::from("/srv/shop"))
+}
+
+const WHOLE: &str = r#"
+[app]
+name = "shop"
+
+[source.db]
+kind = "sqlite"
+path = "shop.db"
+digest = "full"
+
+[source.uploads]
+kind = "files"
+paths = ["./uploads", "/etc/shop"]
+exclude = ["cache/**"]
+exclude_files = ["ignore"]
+one_file_system = true
+exclude_caches = true
+exclude_larger_than = "1GiB"
+
+[source.dump]
+kind = "command"
+command = ["pg_dump", "--password=hunter2", "shop"]
+file = "shop.sql"
+env = { PGPASSWORD = "hunter2" }
+cwd = "work"
+timeout = "10m"
+
+[repository.local]
+url = "./backups"
+key = { file = "lastgood.key" }
+compression = "max"
+"#;
+
+#[test]
+fn a_whole_config_is_read_with_paths_made_absolute() {
+    let config = read(WHOLE, &[]).unwrap();
+    assert_eq!(config.app, "shop");
+    let names: Vec<_> = config.sources.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["db", "uploads", "dump"]);
+    assert_eq!(config.sources[0].spec, SourceSpec::Sqlite { path: "/srv/shop/shop.db".into(), digest: Digest::Full });
+    assert_eq!(
+        config.sources[1].spec,
+        SourceSpec::Files {
+            paths: vec!["/srv/shop/uploads".into(), "/etc/shop".into()],
+            exclude: vec!["cache/**".into()],
+            exclude_files: vec!["/srv/shop/ignore".into()],
+            one_file_system: true,
+            exclude_caches: true,
+            exclude_larger_than: Some(1 << 30),
+        }
+    );
+    assert_eq!(
+        config.sources[2].spec,
+        SourceSpec::Command {
+            argv: vec!["pg_dump".into(), "--password=hunter2".into(), "shop".into()],
+            file: "shop.sql".into(),
+            env: vec![("PGPASSWORD".into(), "hunter2".into())],
+            cwd: "/srv/shop/work".into(),
+            timeout: Some(Duration::from_secs(600)),
+        }
+    );
+    let repository = config.repository("local").unwrap();
+    assert_eq!(repository.place.to_string(), "/srv/shop/backups");
+    assert_eq!(repository.key, Some(SecretRef::File("/srv/shop/lastgood.key".into())));
+    assert_eq!(repository.compression, Compression::Max);
+    let shown = format!("{:?}", config.settings);
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn what_is_not_written_has_defaults_that_say_so() {
+    let config = read("[repository.r]\nurl = '/r'\n", &[]).unwrap();
+    assert_eq!(config.app, "shop", "the name of the folder");
+    let origin = |key: &str| config.settings.iter().find(|s| s.key == key).map(|s| s.origin.as_str());
+    assert_eq!(origin("app.name"), Some("default"));
+    assert_eq!(origin("repository.r.compression"), Some("default"));
+    assert_eq!(origin("repository.r.url"), Some("lastgood.toml:2"));
+    assert_eq!(config.repositories[0].key, None);
+}
+
+#[test]
+fn variables_go_over_the_file() {
+    let config = read(
+        WHOLE,
+        &[
+            ("LASTGOOD__APP__NAME", "blog"),
+            ("LASTGOOD__REPOSITORY__LOCAL__URL", "/elsewhere"),
+            ("LASTGOOD__REPOSITORY__LOCAL__KEY__ENV", "THE_KEY"),
+            ("LASTGOOD__SOURCE__UPLOADS__PATHS", "[\"/a\", \"/b\"]"),
+            ("LASTGOOD__SOURCE__UPLOADS__EXCLUDE", "*.tmp"),
+            ("LASTGOOD__SOURCE__UPLOADS__EXCLUDE_CACHES", "false"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.app, "blog");
+    assert_eq!(config.repositories[0].place.to_string(), "/elsewhere");
+    assert_eq!(config.repositories[0].key, Some(SecretRef::Env("THE_KEY".into())));
+    let SourceSpec::Files { paths, exclude, exclude_caches, .. } = &config.sources[1].spec else { panic!() };
+    assert_eq!(paths, &[PathBuf::from("/a"), "/b".into()]);
+    assert_eq!(exclude, &["*.tmp"]);
+    assert!(!exclude_caches);
+    let setting = config.settings.iter().find(|s| s.key == "app.name").unwrap();
+    assert_eq!(setting.origin, "environment variable LASTGOOD__APP__NAME");
+}
+
+#[test]
+fn a_variable_that_is_wrong_is_named() {
+    for (variable, value, word) in [
+        ("LASTGOOD__REPOSITRY__LOCAL__URL", "/x", "did you mean `repository`"),
+        ("LASTGOOD__SOURCE__DB__PATHS", "/x", "did you mean `path`"),
+        ("LASTGOOD__SOURCE__UPLOADS__ONE_FILE_SYSTEM", "yes", "true or false"),
+        ("LASTGOOD__REPOSITORY__LOCAL__KEY", "hunter2", "must not hold the secret itself"),
+    ] {
+        let problems = read(WHOLE, &[(variable, value)]).unwrap_err();
+        let all = problems.rendered.join("\n");
+        assert!(all.contains(word) && all.contains(variable), "{all}");
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+/// The config's text, and what must be in the one complaint about it.
+#[track_caller]
+fn check(text: &str, position: &str, words: &[&str]) {
+    let problems = read(text, &[]).unwrap_err();
+    assert_eq!(problems.lines.len(), 1, "{:#?}", problems.lines);
+    assert!(problems.lines[0].starts_with(position), "{}", problems.lines[0]);
+    for word in words {
+        assert!(problems.rendered[0].contains(word), "{word:?} is not in:\n{}", problems.rendered[0]);
+    }
+}
+
+#[test]
+fn a_typo_is_shown_where_it_is_with_a_suggestion() {
+    let problems = read("[source.uploads]\nkind = \"files\"\npaths = [\"/srv\"]\nexlude = [\"*.tmp\"]\n", &[]).unwrap_err();
+    assert_eq!(
+        problems.rendered,
+        ["unknown key `exlude` in [source.uploads]\n --> lastgood.toml:4:1\n  |\n4 | exlude = [\"*.tmp\"]\n  | ^^^^^^\n  = help: did you mean `exclude`?"]
+    );
+}
+
+#[test]
+fn everything_that_can_be_wrong_says_where_and_what_to_do() {
+    check("[sorce.x]\n", "lastgood.toml:1:2:", &["unknown key `sorce`", "did you mean `source`"]);
+    check("[app]\nnmae = 'x'\n", "lastgood.toml:2:1:", &["did you mean `name`"]);
+    check("[app]\nname = 5\n", "lastgood.toml:2:8:", &["`app.name` is a number", "a string in quotes"]);
+    check("[app]\nname = 'a/b'\n", "lastgood.toml:2:8:", &["neither `/`"]);
+    check("app = 'x'\n", "lastgood.toml:1:7:", &["must be a table"]);
+    check("[source.x]\npath = 'a'\n", "lastgood.toml:1:9:", &["`kind` is missing"]);
+    check("[source.x]\nkind = 'sqlte'\n", "lastgood.toml:2:8:", &["did you mean \"sqlite\""]);
+    check("[source.x]\nkind = 'postgres'\n", "lastgood.toml:2:8:", &["not in this version"]);
+    check("[source.x]\nkind = 'sqlite'\n", "lastgood.toml:1:9:", &["`path` is missing"]);
+    check("[source.x]\nkind = 'sqlite'\npath = 'a'\npaths = ['a']\n", "lastgood.toml:4:1:", &["belongs to sources of kind \"files\"", "did you mean `path`"]);
+    check("[source.x]\nkind = 'sqlite'\npath = 'a'\ntimeout = '1m'\n", "lastgood.toml:4:1:", &["belongs to sources of kind \"command\""]);
+    check("[source.x]\nkind = 'sqlite'\npath = 'a'\ndigest = 'ful'\n", "lastgood.toml:4:10:", &["did you mean \"full\""]);
+    check("[source.x]\nkind = 'files'\npaths = []\n", "lastgood.toml:3:9:", &["names nothing"]);
+    check("[source.x]\nkind = 'files'\npaths = '/srv'\n", "lastgood.toml:3:9:", &["must be a list of strings"]);
+    check("[source.x]\nkind = 'files'\npaths = ['a', 1]\n", "lastgood.toml:3:15:", &["must be a list of strings"]);
+    check("[source.x]\nkind = 'files'\npaths = ['a']\nexclude_larger_than = 'big'\n", "lastgood.toml:4:23:", &["a size such as"]);
+    check("[source.x]\nkind = 'files'\npaths = ['a']\nexclude_caches = 'yes'\n", "lastgood.toml:4:18:", &["without quotes"]);
+    check("[source.x]\nkind = 'command'\ncommand = ['']\n", "lastgood.toml:3:11:", &["names no program"]);
+    check("[source.x]\nkind = 'command'\ncommand = ['a']\nfile = 'a/b'\n", "lastgood.toml:4:8:", &["plain file name"]);
+    check("[source.x]\nkind = 'command'\ncommand = ['a']\ntimeout = '5'\n", "lastgood.toml:4:11:", &["a span such as"]);
+    check("[source.'a/b']\nkind = 'sqlite'\npath = 'a'\n", "lastgood.toml:1:9:", &["cannot be the name of a source"]);
+    check("[source.'.lastgood']\nkind = 'sqlite'\npath = 'a'\n", "lastgood.toml:1:9:", &["own folder"]);
+    check("[source]\nkind = 'sqlite'\n", "lastgood.toml:2:1:", &["must be a table", "[source.NAME]"]);
+    check("[repository.r]\n", "lastgood.toml:1:13:", &["`url` is missing"]);
+    check("[repository.r]\nurl = 's3://b'\n", "lastgood.toml:2:7:", &["`s3:`"]);
+    check("[repository.r]\nurl = '/r'\ncompression = 'best'\n", "lastgood.toml:3:15:", &["it can be"]);
+    check("[repository.r]\nurl = '/r'\nkey = { fiel = 'k' , env = 'K' }\n", "lastgood.toml:3:9:", &["did you mean `file`"]);
+    check("[repository.r]\nurl = '/r'\nkey = { file = 'k', env = 'K' }\n", "lastgood.toml:3:7:", &["more than one way"]);
+    check("[repository.r]\nurl = '/r'\nkey = {}\n", "lastgood.toml:3:7:", &["does not say where"]);
+    check("x = [\n", "lastgood.toml:", &["not TOML"]);
+}
+
+#[test]
+fn what_is_meant_for_later_is_refused_in_plain_words_and_not_as_a_typo() {
+    for (text, position) in [
+        ("[app]\nrpo = '15m'\n", "lastgood.toml:2:1:"),
+        ("[app]\nrto = '15m'\n", "lastgood.toml:2:1:"),
+        ("[schedule]\nevery = '6h'\n", "lastgood.toml:1:2:"),
+        ("[repository.r]\nurl = '/r'\nkeep = { daily = 1 }\n", "lastgood.toml:3:1:"),
+    ] {
+        check(text, position, &["is not acted upon by this version", "remove it"]);
+    }
+}
+
+#[test]
+fn a_secret_in_clear_is_refused_and_not_repeated() {
+    for text in ["key = 'hunter2'", "key = hunter2", "key = ['hunter2']", "password = 'hunter2'", "ky = 'lg1-hunter2'"] {
+        let problems = read(&format!("[repository.r]\nurl = '/r'\n{text}\n"), &[]).unwrap_err();
+        let all = problems.rendered.join("\n") + &problems.lines.join("\n");
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+#[test]
+fn several_mistakes_are_told_at_once() {
+    let problems = read("[app]\nx = 1\n[source.y]\nkind = 'z'\n[w]\n", &[]).unwrap_err();
+    assert_eq!(problems.lines.len(), 3, "{:?}", problems.lines);
+}
+
+/// The schema and the reader are written apart; this holds them together.
+#[test]
+fn the_schema_knows_exactly_the_keys_that_are_read() {
+    let schema = schema::json();
+    let defs = &schema["$defs"];
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        let mut keys: Vec<String> = value["properties"].as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&schema), ["app", "repository", "source"]);
+    assert_eq!(keys(&defs["App"]), ["name"]);
+    assert_eq!(keys(&defs["Repository"]), ["compression", "key", "url"]);
+    for variant in defs["Source"]["oneOf"].as_array().unwrap() {
+        let kind = variant["properties"]["kind"]["const"].as_str().unwrap();
+        let (_, known) = KINDS.iter().find(|(k, _)| *k == kind).unwrap();
+        let mut known: Vec<String> = known.iter().map(|k| (*k).to_owned()).chain(["kind".to_owned()]).collect();
+        known.sort();
+        assert_eq!(keys(variant), known, "{kind}");
+        assert_eq!(variant["additionalProperties"], false, "{kind}");
+    }
+    assert_eq!(defs["Source"]["oneOf"].as_array().unwrap().len(), KINDS.len());
+    // Every key that KINDS lists is asked for by the reader: the whole config above has them all.
+    let config = read(WHOLE, &[]).unwrap();
+    for (kind, keys) in KINDS {
+        let source = ["uploads", "db", "dump"][KINDS.iter().position(|(k, _)| *k == kind).unwrap()];
+        for key in keys {
+            let prefix = format!("source.{source}.{key}");
+            assert!(config.settings.iter().any(|s| s.key.starts_with(&prefix)), "{prefix}");
+        }
+    }
+}
