@@ -375,10 +375,10 @@ pub(crate) struct Completions {
     pub(crate) shell: Shell,
 }
 
-/// A share such as `5%` or `5`, as a fraction.
+/// A share such as `5%` or `5`, in percent.
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "write a percentage such as 5%".to_owned())?;
-    if number > 0.0 && number <= 100.0 { Ok(number / 100.0) } else { Err("it must be above 0% and at most 100%".to_owned()) }
+    if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("it must be above 0% and at most 100%".to_owned()) }
 }
 
 fn span(text: &str) -> Result<std::time::Duration, String> {
@@ -400,8 +400,8 @@ mod tests {
 
     #[test]
     fn shares_and_spans_are_read_or_refused() {
-        assert_eq!(percent("5%"), Ok(0.05));
-        assert_eq!(percent("100"), Ok(1.0));
+        assert_eq!(percent("5%"), Ok(5.0));
+        assert_eq!(percent("100"), Ok(100.0));
         for bad in ["0", "101%", "x", "", "-5%", "NaN"] {
             assert!(percent(bad).is_err(), "{bad}");
         }

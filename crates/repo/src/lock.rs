@@ -12,6 +12,7 @@ use crate::format::LockFile;
 use crate::repository::{get_unpacked, put_unpacked, username};
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, Result, Time};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -134,7 +135,9 @@ impl Drop for LockGuard {
             let _ = refresher.join();
         }
         let key = StoreKey::new(ObjectKind::Lock, *lock(&self.shared.current));
-        if let Err(error) = self.shared.store.remove(&key) {
+        let removed = self.shared.store.remove(&key);
+        lock(&HELD).remove(&key.id);
+        if let Err(error) = removed {
             tracing::warn!(error = %error.chain(), "lock stays behind; the next run will clear it away");
         }
     }
@@ -164,6 +167,7 @@ impl Shared {
                     let old = std::mem::replace(&mut *lock(&self.current), id);
                     refreshed = now;
                     let _ = self.store.remove(&StoreKey::new(ObjectKind::Lock, old));
+                    lock(&HELD).remove(&old);
                 }
                 Err(error) => tracing::warn!(error = %error.chain(), "lock not refreshed"),
             }
@@ -171,8 +175,13 @@ impl Shared {
     }
 }
 
+/// Writes a lock. Its name is known only once it is there, so that a second thread of this process that looks at the
+/// same moment could take it for a past life's: the registry is held meanwhile, and looking waits for it.
 fn write(store: &dyn Store, sealer: &Sealer, file: &LockFile) -> Result<Id> {
-    put_unpacked(store, sealer, ObjectKind::Lock, &file.encode()?)
+    let mut held = lock(&HELD);
+    let id = put_unpacked(store, sealer, ObjectKind::Lock, &file.encode()?)?;
+    held.insert(id);
+    Ok(id)
 }
 
 /// Looks at all locks but ours: clears stale ones away, and fails on one that excludes `mode`.
@@ -200,7 +209,7 @@ fn look(
             tracing::warn!(lock = %id, "unreadable lock is passed over");
             continue;
         };
-        if is_stale(&file, clock()) {
+        if is_stale(&file, clock()) || is_of_a_past_life(&file, id, clock()) {
             if mode != LockMode::Reading {
                 store.remove(&key)?;
                 findings.stale_removed += 1;
@@ -228,7 +237,21 @@ pub(crate) fn is_stale(file: &LockFile, now: Time) -> bool {
     unrefreshed || file.hostname == hostname() && !process_is_alive(file.pid)
 }
 
-/// Whether a process of this host lives. Our own id stands for a lock of this very process.
+/// Locks that this process holds.
+static HELD: Mutex<BTreeSet<Id>> = Mutex::new(BTreeSet::new());
+
+/// A lock under our own process id that we do not hold was left by a process that had this id before: the rule rather
+/// than the exception in containers, where every run is process 1. Two containers may share a host name and live at
+/// once, so it must have missed a refresh, too.
+fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
+    let missed = (now.secs - file.time.secs).abs() > REFRESH_EVERY.as_secs() as i64 + 60;
+    missed
+        && file.hostname == hostname()
+        && file.pid == i64::from(std::process::id())
+        && !lock(&HELD).contains(&id)
+}
+
+/// Whether a process of this host lives.
 fn process_is_alive(pid: i64) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
     match rustix::process::test_kill_process(pid) {

@@ -131,7 +131,6 @@ impl Source for SqliteSource {
         })?;
         while let Some(buffer) = image.next(&is_cancelled)? {
             write_extents(&mut *writer, &buffer, image.extent_bytes as usize)?;
-            monitor.add(|c| &c.bytes_read, buffer.len() as u64);
             image.give_back(buffer);
         }
         let (facts, verdict) = image.finish()?;

@@ -1,0 +1,63 @@
+//! `check`: is everything there, and does it fit together.
+
+use super::report;
+use crate::errors::Outcome;
+use crate::exit_code::ExitCode;
+use crate::output::Out;
+use crate::run::Run;
+use crate::text;
+use lastgood_model::{Result, SnapshotId};
+use lastgood_repo::check::{CheckOptions, Counts, check};
+use std::time::Instant;
+
+pub(super) fn run(run: &Run) -> Outcome {
+    let (repository, _) = run.open_one()?;
+    let monitor = run.monitor();
+    let began = Instant::now();
+    let progress = run.progress("Checking", &monitor);
+    let outcome = check(&repository, &monitor, &CheckOptions::default());
+    drop(progress);
+    let found = outcome?;
+    if !run.out.is_human() {
+        run.out.object(&found)?;
+    } else {
+        report::damage(&run.out, &found.damage, found.damage_total)?;
+        notes(&run.out, &found.notes);
+        let took = text::duration(began.elapsed());
+        if found.is_sound() {
+            run.out.line(format!("Sound: {}, {took}", counts(&found.counts)))?;
+            run.out.line("Every reference is there. `lastgood verify` reads every byte, too.")?;
+        } else {
+            run.out.line(format!("DAMAGED: {} in {}, {took}", text::counted(found.damage_total, "finding"), counts(&found.counts)))?;
+            affected(&run.out, &found.snapshots_affected, found.counts.snapshots)?;
+        }
+    }
+    Ok(if found.is_sound() { ExitCode::Ok } else { ExitCode::Damage })
+}
+
+pub(super) fn counts(counts: &Counts) -> String {
+    format!(
+        "{}, {}, {}, {}",
+        text::counted(counts.snapshots, "recovery point"),
+        text::counted(counts.packs, "pack"),
+        text::counted(counts.blobs, "blob"),
+        text::size(counts.bytes_stored)
+    )
+}
+
+pub(super) fn notes(out: &Out, notes: &[String]) {
+    for note in notes {
+        out.note(format!("note: {note}"));
+    }
+}
+
+/// Which recovery points are affected, and what to do.
+pub(super) fn affected(out: &Out, affected: &[SnapshotId], all: u64) -> Result<()> {
+    if affected.is_empty() {
+        return out.line("No recovery point is affected.");
+    }
+    let ids: Vec<String> = affected.iter().map(|id| id.short()).collect();
+    let sound = all.saturating_sub(affected.len() as u64);
+    out.line(format!("Cannot be restored in full: {}; the other {sound} can", ids.join(", ")))?;
+    out.line("Next: take a new recovery point with `lastgood backup --force`, which stores again what is missing; bring damaged objects back from another copy of the repository, if there is one; and look for the cause, such as a failing disk")
+}

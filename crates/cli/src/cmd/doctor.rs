@@ -1,0 +1,190 @@
+//! `doctor`: whatever could stand in the way of the next backup or restore, and what to do about it.
+
+use super::config::{examine, file};
+use super::findings::Findings;
+use crate::config::{Config, SourceConfig, SourceSpec};
+use crate::errors::{Failure, Outcome};
+use crate::exit_code::ExitCode;
+use crate::local::{cache_folder, state_folder};
+use crate::protection::{last_good, now};
+use crate::run::{Chosen, Run};
+use crate::text;
+use lastgood_model::store::ObjectKind;
+use lastgood_model::{ErrorKind, Result};
+use lastgood_repo::{LockMode, Repository};
+use rustix::fs::{Access, access};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Less free space than this at a repository is worth a warning.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// 2026-01-01: a clock before the program was written is wrong.
+const CLOCK_SECS_MIN: i64 = 1_767_225_600;
+
+pub(super) fn run(run: &Run) -> Outcome {
+    let mut findings = Findings::default();
+    machine(&mut findings);
+    let config = match run.config() {
+        Ok(config) => config,
+        Err(Failure::Config(problems)) => {
+            for line in problems.lines {
+                findings.failure("config", line, Some("`lastgood config check` shows it in place"));
+            }
+            None
+        }
+        Err(Failure::Error(error)) => {
+            findings.error("config", &error);
+            None
+        }
+    };
+    if let Some(config) = &config {
+        findings.ok("config", format!("{} can be used", file(config)));
+        examine(config, &mut findings);
+    }
+    match run.repositories(config.as_ref()) {
+        Ok(all) => {
+            for chosen in &all {
+                let about = format!("repository {}", chosen.name.clone().unwrap_or_else(|| chosen.place.to_string()));
+                repository(run, config.as_ref(), chosen, &about, &mut findings);
+            }
+        }
+        Err(error) => findings.error("repositories", &error),
+    }
+    Ok(findings.tell(run, "lastgood.doctor", ExitCode::Failed)?)
+}
+
+fn machine(findings: &mut Findings) {
+    let about = "this machine";
+    findings.ok(about, format!("lastgood {} on {}", env!("CARGO_PKG_VERSION"), lastgood_repo::lock::hostname()));
+    let now = now();
+    if now.secs < CLOCK_SECS_MIN {
+        findings.failure(about, format!("the clock says {}, which is in the past", text::moment(now)), Some("set the clock, and keep it right by NTP"));
+    } else {
+        findings.ok(about, format!("the clock says {}", text::moment(now)));
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if limit.is_some_and(|limit| limit < 1024) {
+        let hint = "raise the limit with `ulimit -n`, or LimitNOFILE= in the service";
+        findings.warning(about, format!("only {} files may be open at once", limit.unwrap_or(0)), hint);
+    }
+    for (what, folder, without) in [
+        ("cache", cache_folder(), "every run reads the whole index from the repository"),
+        ("state", state_folder(), "`lastgood verify --within` cannot remember what was verified"),
+    ] {
+        match folder {
+            None => findings.warning(about, format!("there is no {what} folder: {without}"), "set HOME"),
+            Some(folder) => match nearest_existing(&folder).filter(|f| access(*f, Access::WRITE_OK).is_ok()) {
+                Some(_) => findings.ok(about, format!("{what} folder {}", folder.display())),
+                None => findings.warning(
+                    about,
+                    format!("the {what} folder {} cannot be written: {without}", folder.display()),
+                    "give this user the permission, or set another HOME",
+                ),
+            },
+        }
+    }
+}
+
+fn nearest_existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|path| path.exists())
+}
+
+fn repository(run: &Run, config: Option<&Config>, chosen: &Chosen, about: &str, findings: &mut Findings) {
+    if let Some(folder) = chosen.place.folder() {
+        match free_bytes(folder) {
+            Ok(free) if free < FREE_BYTES_MIN => {
+                findings.warning(about, format!("only {} are free on its disk", text::size(free)), "make room before the next backup");
+            }
+            Ok(free) => findings.ok(about, format!("{} are free on its disk", text::size(free))),
+            Err(error) => findings.error(about, &error),
+        }
+        if let Some(source) = config.and_then(|config| source_on_same_disk(config, folder)) {
+            findings.warning(
+                about,
+                format!("it is on the same file system as source {source}: one broken disk takes both"),
+                "keep a repository on another disk or machine, too",
+            );
+        }
+    }
+    let opened = match run.open(chosen) {
+        Ok(repository) => repository,
+        Err(error) => return findings.error(about, &error),
+    };
+    findings.ok(about, format!("{} opens with its key", chosen.place));
+    if let Err(error) = contents(run, config, chosen, &opened, about, findings) {
+        findings.error(about, &error);
+    }
+}
+
+fn contents(
+    run: &Run,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    repository: &Repository,
+    about: &str,
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut damaged = Vec::new();
+    let snapshots = repository.snapshots(|id, error| damaged.push((id, error)))?;
+    for (id, error) in &damaged {
+        let hint = Some("`lastgood check` tells all that is damaged");
+        findings.failure(about, format!("recovery point {} cannot be read: {}", id.short(), error.chain()), hint);
+    }
+    let app = config.map(|config| config.app.as_str());
+    match last_good(repository, app)? {
+        None => findings.warning(about, "there is no complete recovery point yet", "run `lastgood backup`"),
+        Some(last) if last.time > now() => findings.failure(
+            about,
+            format!("the newest recovery point {} is of {}, which is in the future", last.snapshot.short(), text::moment(last.time)),
+            Some("set the clock right: `latest` and ages are wrong until then"),
+        ),
+        Some(last) => findings.ok(
+            about,
+            format!(
+                "{}, the last good one {} of {} ({})",
+                text::counted(snapshots.len() as u64, "recovery point"),
+                last.snapshot.short(),
+                text::moment(last.time),
+                text::age(last.time, now())
+            ),
+        ),
+    }
+    let locks = chosen.place.store(&run.monitor())?.list(ObjectKind::Lock)?.len() as u64;
+    match repository.lock(LockMode::Shared) {
+        Ok(lock) => {
+            let stale = lock.findings.stale_removed as u64;
+            if stale > 0 {
+                findings.ok(about, format!("{} of dead runs cleared away", text::counted(stale, "lock")));
+            }
+            match locks.saturating_sub(stale) {
+                0 => findings.ok(about, "nobody else works on it"),
+                others => findings.ok(about, format!("{} of others; they do not exclude a backup", text::counted(others, "lock"))),
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            findings.warning(about, "it cannot be written to: restores work, backups do not", "give this user the permission, if it is to back up");
+        }
+        Err(error) => findings.error(about, &error),
+    }
+    Ok(())
+}
+
+/// Bytes that this user may still write at a place, or where it would be made.
+pub(super) fn free_bytes(folder: &Path) -> Result<u64> {
+    let there = nearest_existing(folder).unwrap_or(Path::new("."));
+    let stat = rustix::fs::statvfs(there)
+        .map_err(|errno| lastgood_model::Error::io(format!("look at the free space at {}", there.display()), errno.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// A source on the file system of `folder`.
+pub(super) fn source_on_same_disk<'c>(config: &'c Config, folder: &Path) -> Option<&'c str> {
+    let device = |path: &Path| nearest_existing(path).and_then(|path| fs_err::metadata(path).ok()).map(|meta| meta.dev());
+    let own = device(folder)?;
+    let is_beside = |source: &&SourceConfig| match &source.spec {
+        SourceSpec::Files { paths, .. } => paths.iter().any(|path| device(path) == Some(own)),
+        SourceSpec::Sqlite { path, .. } => device(path) == Some(own),
+        SourceSpec::Command { .. } => false,
+    };
+    config.sources.iter().find(is_beside).map(|source| source.name.as_str())
+}

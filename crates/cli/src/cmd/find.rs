@@ -1,0 +1,131 @@
+//! `find`: entries by name or path, in one recovery point or all.
+
+use super::entry;
+use crate::args::Find;
+use crate::errors::Outcome;
+use crate::exit_code::ExitCode;
+use crate::output::{json, object};
+use crate::run::Run;
+use crate::text;
+use globset::{GlobBuilder, GlobMatcher};
+use lastgood_model::{Error, ErrorKind, Result};
+use lastgood_ops::browse::{Descend, walk};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub(super) fn run(run: &Run, args: &Find) -> Outcome {
+    let pattern = Pattern::new(&args.pattern, args.ignore_case)?;
+    let (repository, app) = run.open_one()?;
+    let snapshots = if args.snapshot == "all" {
+        let mut all = repository.snapshots(|id, error| {
+            run.out.note(format!("damaged: recovery point {} cannot be read: {}", id.short(), error.chain()));
+        })?;
+        // Newest first: what is looked for was most often deleted not long ago.
+        all.reverse();
+        all
+    } else {
+        vec![run.pick(&repository, &args.snapshot, app.as_deref())?]
+    };
+    let reader = repository.reader()?;
+    let monitor = run.monitor();
+    let mut list = run.out.list("lastgood.found", "lastgood.match", "matches", object([("pattern", args.pattern.as_str().into())]))?;
+    let mut found = 0u64;
+    let mut code = ExitCode::Ok;
+    for snapshot in &snapshots {
+        let mut named = snapshots.len() == 1;
+        let walked = walk(&reader, snapshot.file.tree, b"", &monitor, |walked| {
+            if run.out.is_closed() {
+                return Err(Error::new(ErrorKind::Cancelled, "standard output was closed"));
+            }
+            if pattern.fits(walked.path, &walked.node.name) {
+                found += 1;
+                if !std::mem::replace(&mut named, true) && run.out.is_human() {
+                    run.out.line(format!("{}  {}", snapshot.id.short(), text::moment(snapshot.file.time)))?;
+                }
+                let fields = || {
+                    let mut fields = entry::fields(walked.path, walked.node);
+                    fields.insert("snapshot".into(), json(&snapshot.id));
+                    fields.insert("time".into(), json(&snapshot.file.time));
+                    fields
+                };
+                list.item(fields, || Some(entry::long(walked.path, walked.node)))?;
+            }
+            Ok(Descend::Yes)
+        });
+        if run.out.is_closed() {
+            break;
+        }
+        match walked {
+            // One damaged recovery point must not hide what is in the others.
+            Err(error) if error.kind() == ErrorKind::Corrupt && snapshots.len() > 1 => {
+                run.out.note(format!("damaged: recovery point {}: {}", snapshot.id.short(), error.chain()));
+                code = ExitCode::Damage;
+            }
+            walked => walked?,
+        }
+    }
+    list.end(object([("snapshots_searched", snapshots.len().into())]))?;
+    if found == 0 && run.out.is_human() {
+        run.out.note(format!("nothing fits {:?} in {}", args.pattern, text::counted(snapshots.len() as u64, "recovery point")));
+    }
+    Ok(code)
+}
+
+/// A pattern for names, or with a slash in it for whole paths: `source/…` or the original absolute path.
+struct Pattern {
+    matcher: GlobMatcher,
+    is_path: bool,
+    is_absolute: bool,
+}
+
+impl Pattern {
+    fn new(text: &str, ignore_case: bool) -> Result<Self> {
+        let is_path = text.contains('/');
+        let glob = GlobBuilder::new(text).literal_separator(true).case_insensitive(ignore_case).build().map_err(|e| {
+            Error::invalid(format!("not a pattern: {text:?}"))
+                .with_source(e)
+                .with_hint("put a backslash before a bracket or brace that is meant literally")
+        })?;
+        Ok(Self { matcher: glob.compile_matcher(), is_path, is_absolute: text.starts_with('/') })
+    }
+
+    fn fits(&self, path: &[u8], name: &[u8]) -> bool {
+        let fits = |bytes: &[u8]| self.matcher.is_match(Path::new(OsStr::from_bytes(bytes)));
+        if !self.is_path {
+            return fits(name);
+        }
+        if !self.is_absolute {
+            return fits(path);
+        }
+        // The original path is what comes after the source's name.
+        path.iter().position(|b| *b == b'/').is_some_and(|slash| fits(&path[slash..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_names_paths_and_original_paths() {
+        let cases: [(&str, &[u8], bool); 10] = [
+            ("*.jpg", b"uploads/srv/a.jpg", true),
+            ("*.jpg", b"uploads/srv/a.jpg/b", false),
+            ("a?", b"uploads/a\xff", true),
+            ("uploads/**/a.jpg", b"uploads/srv/x/a.jpg", true),
+            ("uploads/*/a.jpg", b"uploads/srv/x/a.jpg", false),
+            ("/srv/*.jpg", b"uploads/srv/a.jpg", true),
+            ("/srv/*.jpg", b"uploads/srv/x/a.jpg", false),
+            ("/**/a.jpg", b"uploads/srv/x/a.jpg", true),
+            ("{a,b}.txt", b"x/b.txt", true),
+            ("A.JPG", b"x/a.jpg", false),
+        ];
+        for (pattern, path, want) in cases {
+            let name = path.rsplit(|b| *b == b'/').next().unwrap();
+            assert_eq!(Pattern::new(pattern, false).unwrap().fits(path, name), want, "{pattern} {}", path.escape_ascii());
+        }
+        assert!(Pattern::new("A.JPG", true).unwrap().fits(b"x/a.jpg", b"a.jpg"));
+        assert!(Pattern::new("[", false).is_err());
+    }
+}

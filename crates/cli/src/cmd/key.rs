@@ -1,0 +1,121 @@
+//! `key`: who can open the repository.
+
+use super::plan;
+use crate::args::Key;
+use crate::config::{SecretRef, nearest, secret};
+use crate::errors::Outcome;
+use crate::exit_code::ExitCode;
+use crate::output::{json, object, table};
+use crate::run::Run;
+use crate::text;
+use lastgood_model::node::display_path;
+use lastgood_model::{Error, ErrorKind, Result, Time};
+use lastgood_repo::Repository;
+use lastgood_repo::repository::KeyInfo;
+use std::path::Path;
+
+pub(super) fn run(run: &Run, command: Key) -> Outcome {
+    match command {
+        Key::Generate { file } => generate(run, &file)?,
+        Key::List => {
+            let (repository, _) = run.open_one()?;
+            list(run, &repository)?;
+        }
+        Key::Add { file } => {
+            let (repository, _) = run.open_one()?;
+            add(run, &repository, &file)?;
+        }
+        Key::Remove { id, yes } => {
+            let (repository, _) = run.open_one()?;
+            remove(run, &repository, &id, yes)?;
+        }
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn generate(run: &Run, file: &Path) -> Result<()> {
+    secret::generate(file)?;
+    if run.out.is_human() {
+        run.out.line(format!("Made a key: {}", file.display()))?;
+        return run.out.line(super::init::KEY_WARNING);
+    }
+    run.out.object(&object([("type", "lastgood.key-file".into()), ("schema", 1.into()), ("file", json(&file))]))
+}
+
+fn list(run: &Run, repository: &Repository) -> Result<()> {
+    let keys = repository.keys()?;
+    if run.out.is_human() {
+        let rows = keys
+            .iter()
+            .map(|key| {
+                let created = Time::parse_rfc3339(&key.created).map_or_else(|| key.created.clone(), text::moment);
+                let who = format!("{}@{}", key.username, key.hostname);
+                let current = if key.current { "in use" } else { "" };
+                vec![key.id.short(), created, display_path(who.as_bytes()), current.to_owned()]
+            })
+            .collect();
+        return run.out.line(table(&["ID", "MADE", "BY", ""], rows, &[]));
+    }
+    let mut list = run.out.list("lastgood.keys", "lastgood.key", "keys", object([]))?;
+    for key in &keys {
+        list.item(|| fields(key), || None)?;
+    }
+    list.end(object([]))
+}
+
+fn fields(key: &KeyInfo) -> serde_json::Map<String, serde_json::Value> {
+    object([
+        ("id", json(&key.id)),
+        ("created", key.created.as_str().into()),
+        ("user", key.username.as_str().into()),
+        ("host", key.hostname.as_str().into()),
+        ("current", key.current.into()),
+    ])
+}
+
+fn add(run: &Run, repository: &Repository, file: &Path) -> Result<()> {
+    let made = super::init::is_missing(file);
+    let password = if made { secret::generate(file)? } else { SecretRef::File(file.to_owned()).resolve()? };
+    let id = repository.add_key(&password)?;
+    if run.out.is_human() {
+        let how = if made { "a new key" } else { "the key" };
+        return run.out.line(format!("Added {how} in {} as {}", file.display(), id.short()));
+    }
+    let fields = [("type", "lastgood.key-added".into()), ("schema", 1.into()), ("id", json(&id)), ("file", json(&file)), ("made", made.into())];
+    run.out.object(&object(fields))
+}
+
+fn remove(run: &Run, repository: &Repository, prefix: &str, yes: bool) -> Result<()> {
+    let keys = repository.keys()?;
+    let fitting: Vec<&KeyInfo> = keys.iter().filter(|key| key.id.to_string().starts_with(prefix)).collect();
+    let key = match fitting.as_slice() {
+        [key] if !prefix.is_empty() => key,
+        [] => {
+            let ids: Vec<String> = keys.iter().map(|key| key.id.short()).collect();
+            let hint = match nearest(prefix, ids.iter().map(String::as_str)) {
+                Some(id) => format!("did you mean {id}?"),
+                None => format!("the repository has: {}", ids.join(", ")),
+            };
+            return Err(Error::new(ErrorKind::Absent, format!("there is no key {prefix:?}")).with_hint(hint));
+        }
+        _ => return Err(Error::invalid(format!("{prefix:?} fits {} keys", fitting.len())).with_hint("give more digits of the id")),
+    };
+    if key.current {
+        // Refused here, so that nobody is asked about what cannot be done.
+        return repository.remove_key(key.id);
+    }
+    if run.out.is_human() {
+        run.out.line(format!(
+            "Plan: remove key {} made by {} on {}; whoever has only that key cannot open the repository any more",
+            key.id.short(),
+            display_path(key.username.as_bytes()),
+            display_path(key.hostname.as_bytes())
+        ))?;
+    }
+    plan::confirm(&run.out, yes, "Do it?")?;
+    repository.remove_key(key.id)?;
+    if run.out.is_human() {
+        return run.out.line(format!("Removed key {}", key.id.short()));
+    }
+    run.out.object(&object([("type", "lastgood.key-removed".into()), ("schema", 1.into()), ("id", json(&key.id))]))
+}

@@ -1,0 +1,46 @@
+//! The commands: one file each, from arguments to a result and an exit code.
+
+mod backup;
+mod cat;
+mod check;
+mod completions;
+mod config;
+mod diff;
+mod doctor;
+mod entry;
+mod find;
+mod findings;
+mod init;
+mod key;
+mod ls;
+mod plan;
+mod protect;
+mod report;
+mod restore;
+mod snapshots;
+mod verify;
+
+use crate::args::Command;
+use crate::errors::Outcome;
+use crate::run::Run;
+
+/// Does what was asked.
+pub(crate) fn run(run: &Run, command: Command) -> Outcome {
+    match command {
+        Command::Protect(args) => protect::run(run, &args),
+        Command::Init(args) => init::run(run, &args),
+        Command::Backup(args) => backup::run(run, &args),
+        Command::Restore(args) => restore::run(run, &args),
+        Command::Snapshots(args) => snapshots::run(run, &args),
+        Command::Ls(args) => ls::run(run, &args),
+        Command::Cat(args) => cat::run(run, &args),
+        Command::Find(args) => find::run(run, &args),
+        Command::Diff(args) => diff::run(run, &args),
+        Command::Check(_) => check::run(run),
+        Command::Verify(args) => verify::run(run, &args),
+        Command::Key(command) => key::run(run, command),
+        Command::Config(command) => config::run(run, &command),
+        Command::Doctor(_) => doctor::run(run),
+        Command::Completions(args) => completions::run(run, &args),
+    }
+}

@@ -1,0 +1,157 @@
+//! `restore`: a recovery point, or part of one, into a folder or back to where it came from.
+
+use super::{plan, report};
+use crate::args::Restore;
+use crate::errors::Outcome;
+use crate::exit_code::ExitCode;
+use crate::output::Out;
+use crate::run::{Run, path_bytes};
+use crate::{text, wiring};
+use lastgood_model::{Result, SnapshotId};
+use lastgood_ops::restore::{Destination, PlanSummary, RestoreReport, RestoreRequest, plan as plan_restore};
+use std::time::Instant;
+
+pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
+    let (repository, app) = run.open_one()?;
+    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
+    let to = match &args.to {
+        Some(folder) => Destination::Folder(folder.clone()),
+        None => Destination::InPlace,
+    };
+    let mut request = RestoreRequest {
+        to,
+        sources: args.sources.clone(),
+        paths: args.paths.iter().map(|path| path_bytes(path).to_vec()).collect(),
+        overwrite: args.overwrite,
+        delete_extra: args.delete,
+        owners: None,
+        force: args.force,
+    };
+    wiring::set_owners(&mut request, args.owners);
+    let monitor = run.monitor();
+    let began = Instant::now();
+    let planned = plan_restore(&repository, snapshot, request, &monitor)?;
+    // What goes over existing data, or away with it, is shown first.
+    let is_destructive = args.in_place || args.delete;
+    if args.dry_run || is_destructive {
+        let told = args.dry_run || !args.yes;
+        if run.out.is_human() {
+            tell_plan(&run.out, &planned.summary, args)?;
+        } else if told {
+            run.out.object(&planned.summary)?;
+        }
+        if args.dry_run {
+            return Ok(ExitCode::Ok);
+        }
+        plan::confirm(&run.out, args.yes, "Do it?")?;
+    }
+    if planned.summary.resumes {
+        run.out.note("note: an interrupted restore is taken up again; what is there already is compared and kept");
+    }
+    let progress = run.progress("Restoring", &monitor);
+    let outcome = planned.execute(&monitor);
+    drop(progress);
+    let restored = outcome?;
+    if run.out.is_human() {
+        tell(&run.out, &restored, began.elapsed())?;
+    } else {
+        run.out.object(&restored)?;
+    }
+    Ok(exit_code(&restored))
+}
+
+fn exit_code(report: &RestoreReport) -> ExitCode {
+    if report.failures.iter().any(|f| f.damage) {
+        ExitCode::Damage
+    } else if report.failures_total > 0 || report.problems_total > 0 {
+        ExitCode::Problems
+    } else {
+        ExitCode::Ok
+    }
+}
+
+fn tell_plan(out: &Out, summary: &PlanSummary, args: &Restore) -> Result<()> {
+    out.line(format!(
+        "Plan: restore recovery point {}: {}, {}, {}",
+        summary.snapshot.short(),
+        text::counted(summary.files, "file"),
+        text::counted(summary.dirs, "folder"),
+        text::size(summary.bytes)
+    ))?;
+    for item in &summary.items {
+        let how = if item.swap { "swapped in as a whole; the old database is kept beside it" } else { "written" };
+        out.line(format!("  {}  ->  {}  ({how})", item.from, item.to))?;
+    }
+    if let Some(places) = &summary.in_place {
+        out.line(format!(
+            "There now: {} the same, {} different and overwritten, {} missing and made",
+            text::count(places.same),
+            text::count(places.differing),
+            text::count(places.missing)
+        ))?;
+        for place in &places.examples {
+            out.line(format!("  {} {}", place.state, place.path))?;
+        }
+        let told = places.examples.len() as u64;
+        let all = places.differing + places.missing;
+        if all > told {
+            out.line(format!("  and {} more", text::count(all - told)))?;
+        }
+    }
+    if args.delete {
+        out.line("Whatever is in these folders and not in the recovery point is REMOVED")?;
+    }
+    Ok(())
+}
+
+fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<()> {
+    out.line(format!(
+        "Restored recovery point {} to {}: {}, {}, {}, {}",
+        report.snapshot.short(),
+        report.to,
+        text::counted(report.files, "file"),
+        text::counted(report.dirs, "folder"),
+        text::size(report.bytes),
+        text::duration(took)
+    ))?;
+    if report.files_same > 0 {
+        out.line(format!("{} were the same already", text::counted(report.files_same, "file")))?;
+    }
+    if report.removed > 0 {
+        out.line(format!("{} that the recovery point does not have were removed", text::counted(report.removed, "entry")))?;
+    }
+    for swapped in &report.swapped {
+        out.line(format!("Swapped in {}:", swapped.path))?;
+        for step in &swapped.steps {
+            out.line(format!("  {step}"))?;
+        }
+    }
+    if report.failures_total > 0 {
+        tell_failures(out, report, report.snapshot)?;
+    }
+    if report.problems_total > 0 {
+        out.line(format!("{} with what was restored:", text::counted(report.problems_total, "problem")))?;
+        report::problems(out, &report.problems, report.problems_total, "--output json lists them")?;
+    }
+    Ok(())
+}
+
+fn tell_failures(out: &Out, report: &RestoreReport, snapshot: SnapshotId) -> Result<()> {
+    out.line(format!("NOT restored: {}", text::counted(report.failures_total, "entry")))?;
+    for failure in report.failures.iter().take(report::TOLD_MAX) {
+        let damage = if failure.damage { " (damaged in the repository)" } else { "" };
+        out.line(format!("  {}: {}{damage}", failure.path, failure.error))?;
+    }
+    let told = report.failures.len().min(report::TOLD_MAX) as u64;
+    if report.failures_total > told {
+        out.line(format!("  and {} more; --output json lists them", text::count(report.failures_total - told)))?;
+    }
+    if report.failures.iter().any(|f| f.damage) {
+        out.line(format!(
+            "Next: `lastgood verify` names all that is damaged; an earlier recovery point than {} may have these files whole",
+            snapshot.short()
+        ))
+    } else {
+        out.line("Next: mend the cause and run the same command again; only what is missing will be written")
+    }
+}
