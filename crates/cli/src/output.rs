@@ -56,6 +56,8 @@ impl Out {
     /// A remark beside the result, on standard error; not when quiet.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
+            // On a terminal both are read as one. Trouble with the results is told by the next write to them.
+            let _ = self.flush();
             progress::say(text.as_ref());
         }
     }
@@ -195,7 +197,7 @@ pub(crate) fn json(value: &impl Serialize) -> Value {
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if !header.is_empty() {
         table.set_header(header.to_vec());
     }

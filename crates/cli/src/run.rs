@@ -107,7 +107,8 @@ impl Run {
         }
     }
 
-    fn remember(&self, config: Option<&Config>) {
+    /// Keeps in mind what a failure would be about.
+    pub(crate) fn remember(&self, config: Option<&Config>) {
         let mut stakes = self.stakes.lock().unwrap_or_else(PoisonError::into_inner);
         stakes.app = config.map(|c| c.app.clone());
         stakes.sources = config.map(|c| c.sources.iter().map(|s| s.name.clone()).collect()).unwrap_or_default();
@@ -187,7 +188,8 @@ impl Run {
         Ok(Chosen { name: None, place, key, compression: Compression::default() })
     }
 
-    fn key_of_flag(&self) -> Option<SecretRef> {
+    /// The key that `--key-file` names.
+    pub(crate) fn key_of_flag(&self) -> Option<SecretRef> {
         self.global.key_file.clone().map(SecretRef::File)
     }
 
@@ -231,7 +233,7 @@ impl Run {
 }
 
 /// The key as the environment names it: for repositories that have none in the config.
-fn key_of_environment() -> Option<SecretRef> {
+pub(crate) fn key_of_environment() -> Option<SecretRef> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match set("LASTGOOD_KEY_FILE") {
         Some(path) => Some(SecretRef::File(PathBuf::from(path))),

@@ -147,13 +147,11 @@ impl Shared {
     fn keep_fresh(&self) {
         let mut refreshed = (self.clock)();
         let mut stop = lock(&self.stop);
-        loop {
+        // Asked before waiting, not only after: a lock may be dropped before this thread has come so far.
+        while !*stop {
             let (next, wait) = self.wake.wait_timeout(stop, REFRESH_EVERY).unwrap_or_else(|e| e.into_inner());
             stop = next;
-            if *stop {
-                return;
-            }
-            if !wait.timed_out() {
+            if *stop || !wait.timed_out() {
                 continue;
             }
             let now = (self.clock)();

@@ -150,17 +150,13 @@ fn contents(
         ),
     }
     let locks = chosen.place.store(&run.monitor())?.list(ObjectKind::Lock)?.len() as u64;
-    match repository.lock(LockMode::Shared) {
-        Ok(lock) => {
-            let stale = lock.findings.stale_removed as u64;
-            if stale > 0 {
-                findings.ok(about, format!("{} of dead runs cleared away", text::counted(stale, "lock")));
-            }
-            match locks.saturating_sub(stale) {
-                0 => findings.ok(about, "nobody else works on it"),
-                others => findings.ok(about, format!("{} of others; they do not exclude a backup", text::counted(others, "lock"))),
-            }
-        }
+    // Locks of dead runs are left to the next backup: finding them tells it to look for what the dead run had stored.
+    match repository.lock(LockMode::Reading) {
+        Ok(_) if locks == 0 => findings.ok(about, "nobody else works on it"),
+        Ok(_) => findings.ok(
+            about,
+            format!("{} of other runs; none excludes a backup, and those of dead runs are cleared away by the next", text::counted(locks, "lock")),
+        ),
         Err(error) if error.kind() == ErrorKind::Denied => {
             findings.warning(about, "it cannot be written to: restores work, backups do not", "give this user the permission, if it is to back up");
         }

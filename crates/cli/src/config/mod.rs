@@ -10,7 +10,7 @@ mod suggest;
 mod tree;
 
 pub(crate) use locate::FILE_NAME;
-pub(crate) use read::{Setting, quoted, redact_url};
+pub(crate) use read::{Setting, quoted};
 pub(crate) use secret::SecretRef;
 pub(crate) use suggest::nearest;
 
@@ -35,8 +35,6 @@ const VARIABLE_PREFIX: &str = "LASTGOOD__";
 pub(crate) struct Config {
     /// The file, when there is one.
     pub(crate) file: Option<PathBuf>,
-    /// What relative paths are relative to; absolute.
-    pub(crate) folder: PathBuf,
     /// The application's name.
     pub(crate) app: String,
     /// What to protect.
@@ -163,8 +161,14 @@ impl Config {
         Ok(Some(config))
     }
 
+    /// The config that a text would be, without the environment.
+    pub(crate) fn of_text(path: &Path, text: &str, folder: PathBuf) -> Result<Self, ConfigProblems> {
+        decode(&SourceText::new(path, text.to_owned()), &[], folder)
+    }
+
     /// The repository by name.
-    pub(crate) fn repository(&self, name: &str) -> Option<&RepositoryConfig> {
+    #[cfg(test)]
+    fn repository(&self, name: &str) -> Option<&RepositoryConfig> {
         self.repositories.iter().find(|r| r.name == name)
     }
 }
@@ -240,7 +244,7 @@ fn read_top(reading: &Reading<'_>, table: Table, folder: PathBuf) -> Config {
         )),
         _ => None,
     });
-    Config { file: None, folder, app, sources, repositories, settings: Vec::new() }
+    Config { file: None, app, sources, repositories, settings: Vec::new() }
 }
 
 /// What to say of a key that is meant for later: refused, so that nobody relies upon it.

@@ -350,7 +350,7 @@ fn is_bare(key: &str) -> bool {
 }
 
 /// A URL without user and password.
-pub(crate) fn redact_url(text: &str) -> String {
+fn redact_url(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     match rest[..end].rsplit_once('@') {

@@ -107,8 +107,9 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>> {
 fn run(argv: &[String]) -> Result<Zeroizing<String>> {
     let (program, arguments) =
         argv.split_first().ok_or_else(|| Error::invalid("the command that prints the key is empty"))?;
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut output = child.output().with_context(|| format!("start {program:?}"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut output = command.output().with_context(|| format!("start {program:?}"))?;
     let text = Zeroizing::new(std::mem::take(&mut output.stdout));
     if !output.status.success() {
         return Err(Error::new(ErrorKind::WrongKey, format!("{program:?} ended with {}", output.status))

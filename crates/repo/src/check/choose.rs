@@ -1,6 +1,6 @@
 //! Which packs a verification reads in full.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Record};
 use crate::sha256::Sha256;
 use lastgood_model::PackId;
 use std::collections::HashSet;
@@ -80,7 +80,7 @@ fn rolling(packs: &[(PackId, u64)], ledger: &Ledger, every: Duration, now: i64) 
     let since = ledger.last_run.and_then(|last| u64::try_from(now.saturating_sub(last)).ok());
     let elapsed = since.unwrap_or(FIRST_RUN_SECS).min(every);
     let wanted = (u128::from(total(packs)) * u128::from(elapsed)).div_ceil(u128::from(every));
-    let record = |id: &PackId| ledger.packs.get(id).copied().unwrap_or_default();
+    let record = |id: &PackId| ledger.packs.get(id).copied().unwrap_or(Record { seen: now, verified: None });
     let mut order: Vec<(PackId, u64)> = packs.to_vec();
     order.sort_by_cached_key(|(id, _)| {
         let record = record(id);
@@ -89,7 +89,7 @@ fn rolling(packs: &[(PackId, u64)], ledger: &Ledger, every: Duration, now: i64) 
     let mut chosen = take(order, u64::try_from(wanted).unwrap_or(u64::MAX));
     let is_due = |id: &PackId| {
         let waited = u64::try_from(now.saturating_sub(record(id).waits_since())).unwrap_or(0);
-        record(id).verified.is_some() && waited.saturating_add(elapsed) > every
+        waited.saturating_add(elapsed) > every
     };
     chosen.extend(packs.iter().map(|(id, _)| *id).filter(is_due));
     chosen
@@ -97,7 +97,6 @@ fn rolling(packs: &[(PackId, u64)], ledger: &Ledger, every: Duration, now: i64) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::Record;
     use super::*;
     use lastgood_model::Id;
 

@@ -26,7 +26,7 @@ const RECORD_BYTES: usize = 32 + 8 + 8;
 const KEEP_EVERY_SECS: i64 = 60;
 
 /// What is known of one pack; seconds since 1970.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// When it was first seen.
     pub(super) seen: i64,

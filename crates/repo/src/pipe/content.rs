@@ -13,6 +13,34 @@ use std::sync::{Arc, Condvar, Mutex};
 /// Cut chunks are handed on together once they hold this much: a chunk of 16 KiB alone would not be worth the passing.
 const BATCH_BYTES: usize = 3 << 20;
 
+/// Room in a buffer beyond the batch for what arrives after its last cut.
+const TAIL_BYTES: usize = 2 << 20;
+/// Buffers kept for the next batch.
+const BUFFERS_KEPT: usize = 8;
+
+/// Buffers that go round: fresh memory costs a page fault every 4 KiB, and leaves holes behind when it is given back.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(BATCH_BYTES + TAIL_BYTES))
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        // One that had to grow for an uncommonly long chunk is let go.
+        if buffer.capacity() != BATCH_BYTES + TAIL_BYTES {
+            return;
+        }
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if kept.len() < BUFFERS_KEPT {
+            kept.push(buffer);
+        }
+    }
+}
+
 type Completion = Box<dyn FnOnce(Vec<BlobId>) + Send>;
 
 /// The blobs of one content, filled in from several threads.
@@ -77,7 +105,7 @@ impl Batch {
                 }
             }
         }
-        drop(self.bytes);
+        engine.buffers.give(self.bytes);
         if self.budgeted > 0 {
             engine.budget.give(self.budgeted);
         }
@@ -96,6 +124,12 @@ pub(super) struct Content {
     blobs: Arc<Blobs>,
     count: usize,
     length: u64,
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        self.engine.buffers.give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Content {
@@ -120,7 +154,7 @@ impl Content {
     /// Where new bytes are to be appended; call [`Content::advance`] after.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(BATCH_BYTES + (2 << 20));
+            self.bytes = self.engine.buffers.take();
         }
         &mut self.bytes
     }
@@ -177,7 +211,7 @@ impl Content {
         self.engine.check()?;
         let mut rest = Vec::new();
         if end < self.bytes.len() {
-            rest.reserve_exact((self.bytes.len() - end).max(BATCH_BYTES + (2 << 20)));
+            rest = self.engine.buffers.take();
             rest.extend_from_slice(&self.bytes[end..]);
         }
         let mut bytes = std::mem::replace(&mut self.bytes, rest);

@@ -25,12 +25,13 @@ use crate::read::BlobReader;
 use crate::sha256::sha256;
 use budget::Budget;
 use compress::Scratch;
+use content::Buffers;
 use lastgood_model::{Error, ErrorKind, Id, Monitor, Result, Time};
 use pool::Pool;
 use std::sync::{Arc, Mutex};
 
 /// Content that may wait between a source and the workers, in bytes.
-const CONTENT_BUDGET_BYTES: usize = 40 << 20;
+const CONTENT_BUDGET_BYTES: usize = 24 << 20;
 /// One in so many data blobs is opened again right after it was sealed: a check on this machine's memory and ours.
 const SELF_CHECK_EVERY: u64 = 64;
 
@@ -55,6 +56,7 @@ pub(crate) struct Engine {
     pub(crate) options: EngineOptions,
     packer: Packer,
     budget: Budget,
+    buffers: Buffers,
     pool: Pool,
     failure: Mutex<Option<Error>>,
 }
@@ -76,6 +78,7 @@ impl Engine {
             options,
             packer,
             budget: Budget::new(CONTENT_BUDGET_BYTES),
+            buffers: Buffers::default(),
             pool: Pool::default(),
             failure: Mutex::new(None),
         });

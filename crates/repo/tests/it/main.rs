@@ -4,3 +4,5 @@
 mod check;
 mod cuts;
 mod restic_trees;
+mod rig;
+mod session;

@@ -1,0 +1,178 @@
+//! `protect`: the two-minute start. From paths to a config, a key, a repository, a recovery point, and the proof that it
+//! can be restored.
+//!
+//! Nothing is written before everything that can be judged beforehand was judged. Key, repository and config are then
+//! made in this order, each durable before the next, so that a run that was killed is taken up by repeating it: a key
+//! without a repository and a repository without a config are used as they are.
+
+mod document;
+mod proof;
+mod tell;
+mod wanted;
+
+use super::{backup, init};
+use crate::args::{Backup, Protect};
+use crate::config::{Config, FILE_NAME, SecretRef};
+use crate::errors::Outcome;
+use crate::exit_code::ExitCode;
+use crate::run::{Chosen, Run};
+use crate::wiring::{self, Place};
+use document::Document;
+use lastgood_model::source::FindingLevel;
+use lastgood_model::{Context, Error, ErrorKind, Result};
+use lastgood_repo::Compression;
+use proof::Proof;
+use std::path::{Path, PathBuf};
+use wanted::Wanted;
+
+/// Where the key is, unless somebody says otherwise.
+const KEY_NAME: &str = "lastgood.key";
+/// Where the repository is, unless somebody says otherwise.
+const REPOSITORY_NAME: &str = "backups";
+
+/// What came of it in one repository.
+struct Protected {
+    chosen: Chosen,
+    taken: backup::Taken,
+    proof: Proof,
+    key_made: Option<PathBuf>,
+    repository_made: bool,
+}
+
+pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
+    let path = config_path(run);
+    let existing = if path.is_file() { Config::load_from(Some(path.clone()))? } else { None };
+    let folder = std::path::absolute(&path).context("find the config's folder")?;
+    let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
+
+    let wanted = wanted::examine(&args.paths)?;
+    let mut document = Document::open(&path, &folder)?;
+    let mut added = Vec::new();
+    for thing in &wanted {
+        match existing.as_ref().and_then(|config| wanted::covered_by(thing, config)) {
+            Some(source) => run.out.note(format!("note: {} is part of source {source} already", thing.path.display())),
+            None => added.push(document.add_source(thing)?),
+        }
+    }
+    let targets = targets(run, existing.as_ref(), &folder, &mut document)?;
+    for chosen in &targets {
+        judge(chosen, &wanted)?;
+    }
+    probe(&document.config()?, &added)?;
+
+    let mut made = Vec::new();
+    for chosen in &targets {
+        made.push(prepare(run, chosen)?);
+    }
+    let config_written = document.save()?;
+    let config = Config::load_from(Some(path.clone()))?
+        .ok_or_else(|| Error::new(ErrorKind::Bug, "the config that was just written is gone"))?;
+    run.remember(Some(&config));
+
+    let mut code = ExitCode::Ok;
+    let mut all = Vec::new();
+    let request = Backup {
+        sources: Vec::new(),
+        force: false,
+        reason: None,
+        tags: Vec::new(),
+        dry_run: false,
+        compression: None,
+    };
+    for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
+        let taken = backup::take(run, &config, &chosen, &request)?;
+        code = code.or(taken.exit_code());
+        let proof = proof::prove(run, &chosen, &taken, args.scratch.as_deref())?;
+        code = code.or(proof.exit_code());
+        all.push(Protected { chosen, taken, proof, key_made, repository_made });
+    }
+    tell::tell(run, &config, &path, config_written, &all, code)?;
+    Ok(code)
+}
+
+/// The config to write: the one that was named, else that of the working directory.
+fn config_path(run: &Run) -> PathBuf {
+    let variable = std::env::var_os("LASTGOOD_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    run.global.config.clone().or(variable).unwrap_or_else(|| PathBuf::from(FILE_NAME))
+}
+
+/// Where to protect to: what `--repo` says, what the config says, or `./backups`. What the config lacks is added to it.
+fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut Document) -> Result<Vec<Chosen>> {
+    let configured = existing.map(|config| config.repositories.as_slice()).unwrap_or_default();
+    if run.global.repo.is_none() && !configured.is_empty() {
+        return run.repositories(existing);
+    }
+    if let Some(text) = &run.global.repo {
+        let here = std::env::current_dir().context("find the working directory")?;
+        let place = Place::parse(text, &here).map_err(|e| e.context("understand --repo"))?;
+        let known = configured.iter().any(|r| r.place == place || std::ffi::OsStr::new(&r.name) == text.as_os_str());
+        if known {
+            return run.repositories(existing);
+        }
+    }
+    let place = match &run.global.repo {
+        Some(text) => Place::parse(text, &std::env::current_dir().context("find the working directory")?)?,
+        None => Place::parse(REPOSITORY_NAME.as_ref(), folder)?,
+    };
+    let key = run.key_of_flag().or_else(crate::run::key_of_environment);
+    let key = key.unwrap_or_else(|| SecretRef::File(folder.join(KEY_NAME)));
+    document.add_repository(&place, &key)?;
+    Ok(vec![Chosen { name: None, place, key: Some(key), compression: Compression::default() }])
+}
+
+/// What can be said against a repository before anything is written.
+fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
+    let Some(folder) = chosen.place.folder() else { return Ok(()) };
+    for thing in wanted {
+        if thing.path.starts_with(folder) {
+            return Err(Error::invalid(format!("{} is the repository itself, or part of it", thing.path.display()))
+                .with_hint("name what is to be protected; the repository protects it, not itself"));
+        }
+    }
+    let has_repository = folder.join("config").exists();
+    let key_file = chosen.key()?.file();
+    let has_key = key_file.as_ref().is_none_or(|path| path.exists());
+    if has_repository && !has_key {
+        let key = key_file.map(|path| path.display().to_string()).unwrap_or_default();
+        return Err(Error::new(
+            ErrorKind::WrongKey,
+            format!("there is a repository at {}, but its key {key} is not there", chosen.place),
+        )
+        .with_hint("bring the key file back from where it was copied to, or choose another place with --repo PATH"));
+    }
+    if !has_repository {
+        wiring::refuse_foreign_folder(folder)?;
+    }
+    Ok(())
+}
+
+/// What is new must be capturable now: a first run that cannot work leaves nothing behind.
+fn probe(config: &Config, added: &[String]) -> Result<()> {
+    for source in config.sources.iter().filter(|s| added.contains(&s.name)) {
+        for finding in wiring::source(source, &[])?.probe()? {
+            if finding.level == FindingLevel::Failure {
+                let error = Error::invalid(format!("{:?} cannot be protected: {}", source.name, finding.message));
+                return Err(match finding.hint {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes what is missing; true when the repository was, and the key file when that was.
+fn prepare(run: &Run, chosen: &Chosen) -> Result<(bool, Option<PathBuf>)> {
+    let exists = match chosen.place.folder() {
+        Some(folder) => folder.join("config").exists(),
+        None => chosen.place.store(&run.monitor())?.size(&lastgood_model::store::StoreKey::CONFIG).is_ok(),
+    };
+    if exists {
+        // A key that does not fit is found before the config is touched.
+        drop(run.open(chosen)?);
+        return Ok((false, None));
+    }
+    let made = init::make(run, chosen, false)?;
+    Ok((true, made.key_made))
+}
