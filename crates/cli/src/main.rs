@@ -10,6 +10,7 @@ mod errors;
 mod exit_code;
 mod local;
 mod logging;
+mod memory;
 mod output;
 mod progress;
 mod protection;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use stop::Stop;
 
 fn main() -> std::process::ExitCode {
+    memory::stay_small();
     std::process::ExitCode::from(start().number())
 }
 

@@ -241,7 +241,7 @@ static HELD: Mutex<BTreeSet<Id>> = Mutex::new(BTreeSet::new());
 /// A lock under our own process id that we do not hold was left by a process that had this id before: the rule rather
 /// than the exception in containers, where every run is process 1. Two containers may share a host name and live at
 /// once, so it must have missed a refresh, too.
-fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
+pub(crate) fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
     let missed = (now.secs - file.time.secs).abs() > REFRESH_EVERY.as_secs() as i64 + 60;
     missed
         && file.hostname == hostname()

@@ -19,7 +19,8 @@ use lastgood_model::{Error, Node, Result, SnapshotId, TreeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
 
-const HINT_INDEX: &str = "the data is intact: the index can be made anew from the packs' own headers with `restic repair index`";
+const HINT_INDEX: &str =
+    "the data is intact: the index can be made anew from the packs' own headers with `restic repair index`";
 
 /// Where a reference leads.
 enum Leads {
@@ -261,7 +262,7 @@ impl<'a> Attribution<'a> {
     fn missing(&self, blob: BlobRef) -> u32 {
         *lock(&self.missing).entry(blob).or_insert_with(|| {
             let message = "snapshots need it, and neither the index nor any pack has it";
-            let hint = "where the sources still have its content, the next backup with `--force` stores it again";
+            let hint = "where the sources still have its content, the next backup stores it again";
             let damage = Damage::new(DamagedObject::Blob(blob), DamageKind::MissingBlob, message);
             self.run.findings.add(damage.with_hint(hint))
         })
@@ -401,4 +402,3 @@ fn pairs_of(pairs: &[(u32, u32)], first: u32) -> impl Iterator<Item = u32> + '_ 
     let start = pairs.partition_point(|(key, _)| *key < first);
     pairs[start..].iter().take_while(move |(key, _)| *key == first).map(|(_, second)| *second)
 }
-

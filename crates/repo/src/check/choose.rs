@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn a_sample_has_the_bytes_asked_for_and_the_same_seed_takes_the_same() {
         let packs = packs((0..400).map(|n| if n % 4 == 0 { 16_000 } else { 1_000 }));
-        let size = |chosen: &HashSet<PackId>| packs.iter().filter(|(id, _)| chosen.contains(id)).map(|(_, s)| s).sum::<u64>();
+        let size =
+            |chosen: &HashSet<PackId>| packs.iter().filter(|(id, _)| chosen.contains(id)).map(|(_, s)| s).sum::<u64>();
         let mut large = 0;
         for seed in 0..50 {
             let chosen = sample(&packs, 5.0, seed);

@@ -10,9 +10,9 @@ use super::report::DamageKind;
 use super::run::Run;
 use crate::format::pack::{LENGTH_BYTES, locate_header, parse_header};
 use crate::format::{BlobKind, IndexBlob};
-use crate::read::{BLOB_BYTES_MAX, decompress_into};
+use crate::read::{BLOB_BYTES_MAX, decompress, decompress_into};
 use crate::sha256::{sha256, sha256_many};
-use lastgood_model::{Context, Error, Result};
+use lastgood_model::{Error, Result};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Blobs are opened in groups of at least so many,
@@ -46,7 +46,7 @@ pub(super) struct Examined {
     /// What is wrong with the pack, worst first.
     pub(super) faults: Vec<Fault>,
     /// Blobs that cannot be read, with the reason.
-    pub(super) lost: Vec<(IndexBlob, String)>,
+    pub(super) lost: Vec<(IndexBlob, Fault)>,
     /// Nothing of it could be read.
     pub(super) all_lost: bool,
     /// Its own header does not say what the index says: what the index says must be tried too.
@@ -147,7 +147,7 @@ impl Run<'_> {
                         on_tree(blob, &buffers.plain);
                     }
                 }
-                Err(error) => examined.lost.push((*blob, error.chain())),
+                Err(fault) => examined.lost.push((*blob, fault)),
             }
         }
         Ok(examined)
@@ -207,12 +207,12 @@ impl Run<'_> {
                         messages.push(plain);
                         opened.push(blob);
                     }
-                    Err(error) => examined.lost.push((*blob, error.chain())),
+                    Err(fault) => examined.lost.push((*blob, fault)),
                 }
             }
             for ((blob, plain), digest) in opened.iter().zip(&messages).zip(sha256_many(&messages)) {
                 if digest != blob.id.0 {
-                    examined.lost.push((**blob, "what is in it is not what its name says".to_owned()));
+                    examined.lost.push((**blob, other_content()));
                     continue;
                 }
                 examined.bytes_plain += plain.len() as u64;
@@ -223,37 +223,55 @@ impl Run<'_> {
         }
     }
 
-    fn open_one<'b>(&self, blob: &IndexBlob, envelope: &'b mut [u8], room: &mut &'b mut [u8]) -> Result<&'b [u8]> {
-        let content = self.repository.sealer.open_in_place(envelope)?;
+    fn open_one<'b>(
+        &self,
+        blob: &IndexBlob,
+        envelope: &'b mut [u8],
+        room: &mut &'b mut [u8],
+    ) -> Result<&'b [u8], Fault> {
+        let content = self.repository.sealer.open_in_place(envelope).map_err(wrong_tag)?;
         if blob.uncompressed.is_none() {
             return Ok(content);
         }
         let length = blob.plain_length() as usize;
         let slot = if length <= BLOB_BYTES_MAX { room.split_off_mut(..length) } else { None };
-        let slot = slot.ok_or_else(|| Error::corrupt(format!("it claims {length} bytes, more than any blob")))?;
-        decompress_into(content, slot)?;
+        let too_long = || Fault::new(DamageKind::BadContent, format!("it claims {length} bytes, more than any blob"));
+        let slot = slot.ok_or_else(too_long)?;
+        decompress_into(content, slot).map_err(bad_content)?;
         Ok(slot)
     }
 
     /// Opens a blob wherever it lies, leaving the pack's bytes as they are; its plaintext is then in `buffers.plain`.
-    fn open_copy(&self, blob: &IndexBlob, buffers: &mut Buffers) -> Result<()> {
+    fn open_copy(&self, blob: &IndexBlob, buffers: &mut Buffers) -> Result<(), Fault> {
         let range = blob.offset as usize..blob.end() as usize;
-        let stored =
-            buffers.pack.get(range).ok_or_else(|| Error::corrupt("it lies behind the end of the pack"))?;
+        let beyond = || Fault::new(DamageKind::Truncated, "it lies behind the end of the pack");
+        let stored = buffers.pack.get(range).ok_or_else(beyond)?;
         buffers.scratch.clear();
         buffers.scratch.extend_from_slice(stored);
-        let content = self.repository.sealer.open_in_place(&mut buffers.scratch)?;
+        let content = self.repository.sealer.open_in_place(&mut buffers.scratch).map_err(wrong_tag)?;
         buffers.plain.clear();
         if blob.uncompressed.is_some() {
-            crate::read::decompress(content, blob.plain_length() as usize, &mut buffers.plain)?;
+            decompress(content, blob.plain_length() as usize, &mut buffers.plain).map_err(bad_content)?;
         } else {
             buffers.plain.extend_from_slice(content);
         }
         if sha256(&buffers.plain) != blob.id.0 {
-            return Err(Error::corrupt("what is in it is not what its name says")).context("open");
+            return Err(other_content());
         }
         Ok(())
     }
+}
+
+fn wrong_tag(error: Error) -> Fault {
+    Fault::new(DamageKind::WrongTag, error.chain())
+}
+
+fn bad_content(error: Error) -> Fault {
+    Fault::new(DamageKind::BadContent, error.chain())
+}
+
+fn other_content() -> Fault {
+    Fault::new(DamageKind::BadContent, "what is in it is not what its name says")
 }
 
 fn wrong_hash() -> Fault {
@@ -277,14 +295,15 @@ fn group(blobs: &[IndexBlob]) -> (usize, usize) {
 }
 
 /// The lost blobs of a pack in a sentence.
-pub(super) fn tell_lost(lost: &[(IndexBlob, String)], of: u32) -> String {
+pub(super) fn tell_lost(lost: &[(IndexBlob, Fault)], of: u32) -> String {
     match lost {
         [] => format!("all {of} blobs in it are intact"),
         [(blob, why), ..] => format!(
-            "{} of {of} blobs in it cannot be read; the first is {} at byte {}: {why}",
+            "{} of {of} blobs in it cannot be read; the first is {} at byte {}: {}",
             lost.len(),
             shown(blob.kind, &blob.id),
-            blob.offset
+            blob.offset,
+            why.message
         ),
     }
 }

@@ -72,4 +72,3 @@ impl Faults {
 pub(super) fn place(ordinal: u32, offset: u32) -> u64 {
     u64::from(ordinal) << 32 | u64::from(offset)
 }
-

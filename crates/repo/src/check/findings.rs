@@ -31,7 +31,6 @@ impl Findings {
         state.damage.len() as u32 - 1
     }
 
-
     pub(super) fn len(&self) -> usize {
         lock(&self.state).damage.len()
     }
@@ -105,7 +104,10 @@ mod tests {
         assert_eq!(last, Some(DAMAGE_MAX as u32));
         let (list, total) = findings.into_list();
         assert_eq!((list.len(), total), (DAMAGE_MAX + 1, DAMAGE_MAX as u64 + 5));
-        assert_eq!((list[DAMAGE_MAX].object, &*list[DAMAGE_MAX].message), (DamagedObject::Further, "5 more are damaged"));
+        assert_eq!(
+            (list[DAMAGE_MAX].object, &*list[DAMAGE_MAX].message),
+            (DamagedObject::Further, "5 more are damaged")
+        );
     }
 
     #[test]

@@ -153,7 +153,10 @@ impl LedgerKeeper {
             match fs_err::read(path) {
                 Ok(bytes) => match Ledger::decode(&bytes, &repository) {
                     Some(read) => ledger = read,
-                    None => note = Some(format!("the ledger {} is damaged or of another repository: {lost}", path.display())),
+                    None => {
+                        note =
+                            Some(format!("the ledger {} is damaged or of another repository: {lost}", path.display()))
+                    }
                 },
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => note = Some(format!("the ledger cannot be read: {lost} ({error})")),

@@ -4,7 +4,7 @@ use super::findings::Fault;
 use super::report::{Damage, DamageKind, DamagedObject};
 use super::run::Run;
 use crate::format::{ConfigFile, KeyFile, LockFile, SnapshotFile};
-use crate::lock::is_stale;
+use crate::lock::{is_of_a_past_life, is_stale};
 use crate::repository::Snapshot;
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Context, Id, Result, SnapshotId};
@@ -77,7 +77,7 @@ impl Run<'_> {
                 Err(Fault { what: DamageKind::Missing, .. }) => continue,
                 Err(fault) => fault.message,
                 Ok(json) => match LockFile::decode(&json) {
-                    Ok(file) if is_stale(&file, now) => {
+                    Ok(file) if is_stale(&file, now) || is_of_a_past_life(&file, id, now) => {
                         self.note(format!(
                             "lock {} was left behind by process {} on {} at {}; the next backup clears it away",
                             id.short(),

@@ -51,6 +51,9 @@ impl Pass<'_> {
                 Some(_) => {}
             }
         }
+        // Ascending, so that each thread's buffer grows a little from pack to pack and is never much too large for one:
+        // such a buffer would have to be cleared before each reading.
+        work.sort_unstable_by_key(|(ordinal, _)| (packs.all[*ordinal as usize].bytes_due, *ordinal));
         let expected = work.iter().map(|(ordinal, _)| packs.all[*ordinal as usize].bytes_due).sum();
         self.run.monitor.add(|c| &c.bytes_expected, expected);
         let large = Mutex::new(());
@@ -81,19 +84,25 @@ impl Pass<'_> {
     fn second_look(&self, packs: &Packs, mut again: BTreeMap<lastgood_model::PackId, u32>) -> Result<()> {
         packs.listings_of(self.run, &mut again, |listings| {
             let one = Mutex::new(Buffers::default());
-            self.run.each(&listings, || (), |(), (ordinal, blobs)| {
-                let pack = &packs.all[*ordinal as usize];
-                let mut on_tree =
-                    |blob: &IndexBlob, json: &[u8]| self.seen.look_at(*ordinal, blob, json, &packs.index, self.faults);
-                // One at a time: these are few, and may be of any size.
-                let examined = self.run.examine_by_index(pack, blobs, &mut lock(&one), &mut on_tree)?;
-                self.settle(*ordinal, pack, examined)
-            })
+            self.run.each(
+                &listings,
+                || (),
+                |(), (ordinal, blobs)| {
+                    let pack = &packs.all[*ordinal as usize];
+                    let mut on_tree = |blob: &IndexBlob, json: &[u8]| {
+                        self.seen.look_at(*ordinal, blob, json, &packs.index, self.faults)
+                    };
+                    // One at a time: these are few, and may be of any size.
+                    let examined = self.run.examine_by_index(pack, blobs, &mut lock(&one), &mut on_tree)?;
+                    self.settle(*ordinal, pack, examined)
+                },
+            )
         })?;
         // Its index file went away meanwhile, or it is known by a header that says otherwise now.
         for (_, ordinal) in again {
             let pack = &packs.all[ordinal as usize];
-            let fault = Fault::new(DamageKind::Unreadable, "what is in it cannot be told: its list of blobs changed under us");
+            let fault =
+                Fault::new(DamageKind::Unreadable, "what is in it cannot be told: its list of blobs changed under us");
             self.settle(ordinal, pack, Examined { faults: vec![fault], all_lost: true, ..Examined::default() })?;
         }
         Ok(())
@@ -126,7 +135,7 @@ impl Pass<'_> {
             let opened = u32::try_from(examined.blobs).unwrap_or(u32::MAX);
             facts.push(tell_lost(&examined.lost, opened));
         }
-        let what = first.map_or(DamageKind::WrongTag, |f| f.what);
+        let what = first.as_ref().or(examined.lost.first().map(|(_, f)| f)).map_or(DamageKind::Unreadable, |f| f.what);
         let extent = match examined.all_lost {
             true => Extent::Whole,
             false => Extent::Blobs(examined.lost.iter().map(|(blob, _)| blob.offset).collect()),
@@ -140,9 +149,9 @@ impl Pass<'_> {
             (Extent::Blobs(lost), DamageKind::IndexMismatch) if lost.is_empty() => {
                 "the data is intact: `restic repair index` makes the index anew from the packs' own headers".to_owned()
             }
-            (_, DamageKind::Missing) => "put this object back from another copy of the repository; without one, `restic repair index` forgets it, and the next backup with `--force` stores again what the sources still have".to_owned(),
+            (_, DamageKind::Missing) => "put this object back from another copy of the repository; without one, `restic repair index` forgets it, and the next backup stores again what the sources still have".to_owned(),
             _ => format!(
-                "put this object back from another copy of the repository; without one, `restic repair packs {}` saves what can be read, and the next backup with `--force` stores again what the sources still have",
+                "put this object back from another copy of the repository; without one, `restic repair packs {}` saves what can be read, and the next backup stores again what the sources still have",
                 pack.id
             ),
         };

@@ -9,7 +9,7 @@ use lastgood_model::{Monitor, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// More threads than this fetch nothing faster, but hold one pack each.
+/// Each thread holds a pack in memory, so that more of them must be worth it.
 const THREADS_FOR_STORE_MAX: usize = 8;
 
 /// One check in progress.
@@ -23,15 +23,15 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// One more thread than there are cores, so that one may wait for the disk; more for a store that likes more calls
-    /// at once.
+    /// One more thread than there are cores, so that one may wait for the disk; more for a distant store, which likes
+    /// more calls at once.
     pub(super) fn new(repository: &'a Repository, monitor: &'a Monitor) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let connections = repository.store.capabilities().connections;
         Self {
             repository,
             monitor,
-            threads: connections.min(THREADS_FOR_STORE_MAX).max(cores + 1),
+            threads: (connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1),
             findings: Findings::default(),
             bytes_read: AtomicU64::new(0),
             notes: Mutex::default(),

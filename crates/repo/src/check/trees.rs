@@ -88,7 +88,8 @@ impl Seen {
 
     pub(super) fn tell(&self, run: &Run<'_>) {
         let told = [
-            self.other_size.tell("files have another size than their content (they may have changed while they were read)"),
+            self.other_size
+                .tell("files have another size than their content (they may have changed while they were read)"),
             self.unknown.tell("entries are of a kind unknown to this version and would not be restored"),
         ];
         told.into_iter().flatten().for_each(|text| run.note(text));

@@ -265,7 +265,8 @@ fn a_changed_page_costs_one_extent() {
     assert_eq!(second.new().0, 1);
     let same = save(&repository, Chunking::Fixed(EXTENT as u32), &[("db", &pages)]).unwrap();
     assert_eq!(same.new().0, 0);
-    assert!(same.published.packs.is_empty());
+    // The directories above carry the time of the run, and so are new each time.
+    assert!(same.published.packs.len() == 1 && same.new().2 < 4096, "{:?}", same.published.packs);
     assert!(contents(&repository, second.id()).unwrap()["db/db"] == pages);
 }
 

@@ -283,3 +283,13 @@ fn locks_of_dead_runs_are_told_and_left_for_the_next_backup() {
     let report = fixture.verify();
     assert!(report.is_sound() && report.notes.is_empty(), "{:?}", report.notes);
 }
+
+#[test]
+fn nothing_is_looked_at_while_somebody_deletes() {
+    let fixture = Fixture::two();
+    let alone = fixture.repository.lock(lastgood_repo::LockMode::Exclusive).unwrap();
+    let error = verify(&fixture.repository, &Monitor::new(), &VerifyOptions::all()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    drop(alone);
+    assert!(fixture.verify().is_sound());
+}

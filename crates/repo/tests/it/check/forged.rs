@@ -186,7 +186,7 @@ fn a_blob_that_opens_to_something_else_is_damage() {
         let snapshot = forge.snapshot(tree);
         let report = forge.fixture.verify();
         let found = about(&report.damage, &StoreKey::new(ObjectKind::Pack, pack).path());
-        assert_eq!((found.what, &*found.snapshots), (DamageKind::WrongTag, &[snapshot][..]), "{what}: {found:#?}");
+        assert_eq!((found.what, &*found.snapshots), (DamageKind::BadContent, &[snapshot][..]), "{what}: {found:#?}");
         assert_eq!(found.paths, ["/file"], "{what}");
         for key in [index, StoreKey::new(ObjectKind::Pack, pack), StoreKey::new(ObjectKind::Snapshot, snapshot)] {
             forge.fixture.store.remove(&key).unwrap();

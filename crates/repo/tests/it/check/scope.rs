@@ -121,7 +121,9 @@ fn what_a_stopped_run_got_through_is_remembered() {
     let clocked = Clocked::new(8);
     let pack = clocked.fixture.keys_of(ObjectKind::Pack)[0];
     let faults = lastgood_stores::FaultStore::new(clocked.fixture.store.clone());
-    faults.add(lastgood_stores::Fault::on(lastgood_stores::Op::GetRange).at(pack).lasting().fails_before(ErrorKind::Retry));
+    faults.add(
+        lastgood_stores::Fault::on(lastgood_stores::Op::GetRange).at(pack).lasting().fails_before(ErrorKind::Retry),
+    );
     let broken = Repository::open(Arc::new(faults), &clocked.fixture.password, OpenOptions::default()).unwrap();
     let options = VerifyOptions::all().with_ledger(clocked.ledger());
     assert_eq!(verify(&broken, &Monitor::new(), &options).unwrap_err().kind(), ErrorKind::Retry);

@@ -1,0 +1,69 @@
+use crate::support::{Shop, run};
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn keys_are_added_listed_and_removed_and_one_that_works_always_stays() {
+    let shop = Shop::protected();
+    shop.run(["key", "add", "second.key"]).ok().says(&["Added a new key"]);
+    assert_eq!(fs_err::metadata(shop.path("second.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    fs_err::write(shop.path("chosen.key"), "correct horse battery staple\n").unwrap();
+    shop.run(["key", "add", "chosen.key"]).ok().says(&["Added the key"]);
+    let (_, list) = shop.json(["key", "list"]);
+    let keys = list["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 3);
+    let id = |current: bool| {
+        let key = keys.iter().find(|k| k["current"] == current).unwrap();
+        key["id"].as_str().unwrap().to_owned()
+    };
+    for key in ["second.key", "chosen.key"] {
+        shop.run(["snapshots", "--key-file", key]).ok();
+    }
+    shop.run(["key", "remove", &id(true)]).ends_with(2).says(&["the key in use cannot be removed"]);
+    shop.run(["key", "remove", "ffffffffffff"]).ends_with(14).says(&["there is no key"]);
+    shop.run(["key", "remove", &id(false)]).ends_with(4).says(&["Plan: remove key", "--yes"]);
+    shop.run(["key", "remove", &id(false), "--yes"]).ok();
+    assert_eq!(shop.json(["key", "list"]).1["keys"].as_array().unwrap().len(), 2);
+    shop.run(["check"]).ok();
+}
+
+#[test]
+fn a_key_file_is_never_overwritten() {
+    let shop = Shop::protected();
+    let key = shop.key();
+    shop.run(["key", "generate", "lastgood.key"]).ends_with(4).says(&["a key is never overwritten"]);
+    assert_eq!(shop.key(), key);
+}
+
+#[test]
+fn a_wrong_or_missing_key_is_told_with_where_it_came_from() {
+    let shop = Shop::protected();
+    shop.run(["key", "generate", "other.key"]).ok();
+    shop.run(["snapshots", "--key-file", "other.key"]).ends_with(12).says(&["other.key", "does not open the repository"]);
+    shop.run(["snapshots", "--key-file", "none.key"]).ends_with(12).says(&["none.key", "there is no key file"]);
+    let mut typo = shop.key().into_bytes();
+    typo[10] = if typo[10] == b'a' { b'b' } else { b'a' };
+    fs_err::write(shop.path("typo.key"), &typo).unwrap();
+    let ran = shop.run(["snapshots", "--key-file", "typo.key"]).ends_with(2).says(&["typing error"]);
+    assert!(!ran.stderr.contains(std::str::from_utf8(&typo[4..20]).unwrap()));
+    fs_err::write(shop.path("empty.key"), "\n").unwrap();
+    shop.run(["snapshots", "--key-file", "empty.key"]).ends_with(2).says(&["empty"]);
+    fs_err::write(shop.path("binary.key"), [0xff; 80]).unwrap();
+    shop.run(["snapshots", "--key-file", "binary.key"]).ends_with(2);
+}
+
+#[test]
+fn a_key_comes_from_a_command_a_variable_or_systemd() {
+    let shop = Shop::protected();
+    let with = |key: &str| shop.config(&format!("[repository.r]\nurl = 'backups'\nkey = {key}\n"));
+    with("{ command = ['cat', 'lastgood.key'] }");
+    shop.run(["snapshots"]).ok();
+    with("{ env = 'SHOP_KEY' }");
+    run(shop.command(["snapshots"]).env("SHOP_KEY", shop.key())).ok();
+    shop.run(["snapshots"]).ends_with(12).says(&["SHOP_KEY is not set"]);
+    with("{ systemd = 'lastgood.key' }");
+    run(shop.command(["snapshots"]).env("CREDENTIALS_DIRECTORY", shop.path(""))).ok();
+    shop.run(["snapshots"]).ends_with(12).says(&["CREDENTIALS_DIRECTORY"]);
+    with("{ command = ['false', 'hunter2'] }");
+    let ran = shop.run(["snapshots"]).ends_with(12).says(&["\"false\" ended with"]);
+    assert!(!ran.stderr.contains("hunter2"));
+}

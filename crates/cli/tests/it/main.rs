@@ -1,0 +1,13 @@
+//! lastgood as a user meets it: the real program, on a real database and folder, in a home of its own.
+
+mod backup;
+mod browse;
+mod config;
+mod endings;
+mod keys;
+mod machine;
+mod processes;
+mod protect;
+mod restic;
+mod restore;
+mod support;

@@ -1,0 +1,175 @@
+use crate::support::{Shop, damage, largest, run};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+#[test]
+fn a_recovery_point_comes_back_into_a_folder_and_nothing_is_overwritten() {
+    let shop = Shop::protected();
+    let to = shop.beside("restored");
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ok().says(&["Restored recovery point", "4 files"]);
+    assert_eq!(Shop::items(&to.join("shop/shop.db")), ["tea", "cup", "pot"]);
+    for (name, content) in [("a.txt", "first"), ("deep/c.txt", "deep")] {
+        assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, name)).unwrap(), content);
+    }
+    fs_err::write(shop.restored_upload(&to, "a.txt"), "mine now").unwrap();
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ends_with(4).says(&["exists already", "--overwrite"]);
+    assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, "a.txt")).unwrap(), "mine now");
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--overwrite"]).ok().says(&["were the same already"]);
+    assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, "a.txt")).unwrap(), "first");
+}
+
+#[test]
+fn only_what_was_asked_for_is_restored() {
+    let shop = Shop::protected();
+    let to = shop.beside("one");
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--source", "uploads", "--path", shop.path("uploads/deep").to_str().unwrap()]).ok();
+    assert!(shop.restored_upload(&to, "deep/c.txt").exists());
+    assert!(!shop.restored_upload(&to, "a.txt").exists() && !to.join("shop").exists());
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--path", "uploads/none"]).ends_with(14);
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--source", "none"]).ends_with(14).says(&["it has: shop, uploads"]);
+    let (code, plan) = shop.json(["restore", "latest", "--to", shop.beside("two").to_str().unwrap(), "--dry-run"]);
+    assert_eq!((code, plan["type"].as_str()), (Some(0), Some("lastgood.restore-plan")));
+    assert!(!shop.beside("two").exists());
+}
+
+#[test]
+fn removing_what_is_extra_shows_a_plan_and_wants_a_yes() {
+    let shop = Shop::protected();
+    let to = shop.beside("restored");
+    let words = ["restore", "latest", "--to", to.to_str().unwrap(), "--overwrite", "--delete"];
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ok();
+    let extra = shop.restored_upload(&to, "extra.txt");
+    fs_err::write(&extra, "x").unwrap();
+    shop.run(words).ends_with(4).says(&["Plan:", "REMOVED", "nothing was changed", "--yes"]);
+    assert!(extra.exists());
+    shop.run(words.iter().chain(&["--yes"])).ok().says(&["were removed"]);
+    assert!(!extra.exists());
+}
+
+#[test]
+fn in_place_shows_a_plan_first_and_swaps_the_database_in() {
+    let shop = Shop::protected();
+    shop.sql("DELETE FROM orders");
+    fs_err::remove_file(shop.path("uploads/a.txt")).unwrap();
+    fs_err::write(shop.path("uploads/b.jpg"), "scribbled").unwrap();
+    for arguments in [&["restore", "latest", "--in-place"][..], &["restore", "latest", "--in-place", "--dry-run"]] {
+        let ran = shop.run(arguments).says(&["Plan:", "swapped in as a whole", "missing", "differs"]);
+        assert_eq!(ran.code, Some(if arguments.contains(&"--dry-run") { 0 } else { 4 }));
+        assert!(!shop.path("uploads/a.txt").exists());
+        assert!(Shop::items(&shop.path("shop.db")).is_empty());
+    }
+    shop.run(["restore", "latest", "--in-place", "--yes"]).ok().says(&["Swapped in", "keep"]);
+    assert_eq!(Shop::items(&shop.path("shop.db")), ["tea", "cup", "pot"]);
+    assert_eq!(fs_err::read_to_string(shop.path("uploads/a.txt")).unwrap(), "first");
+    assert_eq!(fs_err::read_to_string(shop.path("uploads/b.jpg")).unwrap(), "picture");
+    let kept = fs_err::read_dir(shop.path("")).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".before-")).count();
+    assert!(kept >= 1, "the old database is kept");
+}
+
+#[test]
+fn a_database_in_use_is_not_swapped_away_under_its_user() {
+    let shop = Shop::protected();
+    let user = rusqlite::Connection::open(shop.path("shop.db")).unwrap();
+    user.execute_batch("INSERT INTO orders (item) VALUES ('newer')").unwrap();
+    fs_err::write(shop.path("uploads/a.txt"), "newer").unwrap();
+    let ran = shop.run(["restore", "latest", "--in-place", "--yes"]);
+    assert!(matches!(ran.code, Some(4 | 11)), "{ran:?}");
+    assert_eq!(Shop::items(&shop.path("shop.db")), ["tea", "cup", "pot", "newer"]);
+    assert_eq!(fs_err::read_to_string(shop.path("uploads/a.txt")).unwrap(), "newer", "files stay with their database");
+}
+
+#[test]
+fn from_nothing_but_the_repository_and_its_key() {
+    let shop = Shop::protected();
+    let elsewhere = Shop::new();
+    let repo = shop.path("backups");
+    let key = shop.path("lastgood.key");
+    let restored = |to: &str| Shop::items(&elsewhere.path(to).join("shop/shop.db"));
+    let words = |to: &str| ["restore", "latest", "--repo", repo.to_str().unwrap(), "--to", to].map(str::to_owned);
+    run(elsewhere.command(words("one")).arg("--key-file").arg(&key)).ok();
+    run(elsewhere.command(words("two")).env("LASTGOOD_KEY_FILE", &key)).ok();
+    run(elsewhere.command(words("three")).env("LASTGOOD_KEY", shop.key())).ok();
+    for to in ["one", "two", "three"] {
+        assert_eq!(restored(to), ["tea", "cup", "pot"]);
+    }
+    run(&mut elsewhere.command(words("four"))).ends_with(12).says(&["--key-file FILE"]);
+    // A config that cannot be used does not stand in the way.
+    elsewhere.config("this is no TOML");
+    run(elsewhere.command(words("five")).arg("--key-file").arg(&key)).ok().says(&["warning: the config is passed over"]);
+    // A file URL, too.
+    let url = format!("file://{}", repo.display());
+    elsewhere.run(["snapshots", "--repo", &url, "--key-file", key.to_str().unwrap()]).ok();
+}
+
+#[test]
+fn a_repository_that_cannot_be_written_can_be_restored_from() {
+    let shop = Shop::protected();
+    let readable = |path: &std::path::Path, mode| fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    readable(&shop.path("lastgood.key"), 0o644);
+    let mut folders = vec![shop.path("backups")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { readable(&path, 0o444) }
+        }
+        readable(&folder, 0o555);
+    }
+    let home = shop.beside("nobody");
+    fs_err::create_dir(&home).unwrap();
+    readable(&home, 0o777);
+    // Root may write everywhere, so somebody else does it.
+    let as_somebody = |arguments: &[&str]| {
+        let mut command = shop.command(arguments);
+        command.env("HOME", &home);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        run(&mut command)
+    };
+    let to = home.join("restored");
+    as_somebody(&["restore", "latest", "--to", to.to_str().unwrap()]).ok();
+    assert_eq!(Shop::items(&to.join("shop/shop.db")), ["tea", "cup", "pot"]);
+    as_somebody(&["check"]).ok().says(&["no lock could be taken"]);
+    as_somebody(&["verify"]).ok();
+    as_somebody(&["snapshots"]).ok().says(&["key file", "chmod 600"]);
+    as_somebody(&["backup"]).ends_with(15).says(&["unprotected now"]);
+    as_somebody(&["doctor"]).says(&["it cannot be written to: restores work, backups do not"]);
+    // So that the folder can be removed again.
+    let mut folders = vec![shop.path("backups")];
+    while let Some(folder) = folders.pop() {
+        readable(&folder, 0o755);
+        folders.extend(fs_err::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()));
+    }
+}
+
+#[test]
+fn damage_is_named_by_object_point_and_path_and_no_wrong_byte_is_restored() {
+    let shop = Shop::new();
+    let content: Vec<u8> = (0..400_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs_err::write(shop.path("uploads/big.bin"), &content).unwrap();
+    shop.run(["protect", "./shop.db", "./uploads"]).ok();
+    let point = shop.snapshots().pop().unwrap();
+    let pack = largest(shop.objects("data"));
+    damage(&pack);
+    let pack_name = pack.file_name().unwrap().to_str().unwrap().to_owned();
+
+    shop.run(["check"]).ok();
+    shop.run(["verify"]).ends_with(5).says(&["DAMAGED", &pack_name, &point[..8], "big.bin", "Next:"]);
+    let (code, report) = shop.json(["verify"]);
+    assert_eq!((code, report["snapshots_affected"][0].as_str()), (Some(5), Some(point.as_str())));
+    let to = shop.beside("restored");
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--no-cache"]).ends_with(5).says(&["NOT restored", "big.bin", "damaged in the repository"]);
+    assert!(!shop.restored_upload(&to, "big.bin").exists(), "not a wrong byte");
+    assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, "a.txt")).unwrap(), "first", "what is sound is there");
+
+    fs_err::remove_file(&pack).unwrap();
+    shop.run(["check"]).ends_with(5).says(&[&pack_name, &point[..8]]);
+
+    let snapshot = shop.objects("snapshots").pop().unwrap();
+    damage(&snapshot);
+    let name = snapshot.file_name().unwrap().to_str().unwrap().to_owned();
+    shop.run(["snapshots"]).ends_with(5).says(&["damaged", &name[..8]]);
+    let (_, list) = shop.json(["snapshots"]);
+    assert_eq!(list["damaged"][0]["id"], name.as_str());
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ends_with(14).says(&[&name[..8], "cannot be read"]);
+}
