@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod demo;
 mod layers;
 mod program;
 mod proof;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Options),
     /// Formatting, lints, documentation, layers, tidiness.
     Check,
+    /// Protect a real database and folder while they are in use, and prove it.
+    Demo(demo::Options),
     /// Measure lastgood beside restic and the limits.
     Bench(bench::Options),
     /// Long proofs with the real program.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run(&options).map(drop),
         Command::Test(options) => test::run(&options),
         Command::Check => check::run(),
+        Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Proof(proof) => proof::run(&proof),
     };

@@ -377,7 +377,8 @@ pub(crate) struct Completions {
 
 /// A share such as `5%` or `5`, in percent.
 fn percent(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "write a percentage such as 5%".to_owned())?;
+    let number: f64 =
+        text.trim_end_matches('%').trim().parse().map_err(|_| "write a percentage such as 5%".to_owned())?;
     if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("it must be above 0% and at most 100%".to_owned()) }
 }
 

@@ -94,6 +94,8 @@ impl Failure {
 
     /// Tells it: as text on standard error, and to programs as an object on standard output.
     pub(crate) fn tell(&self, out: &Out, protection: Option<&Protection>) {
+        // On a terminal both outputs are read as one. Trouble with results is told by whoever writes them.
+        let _ = out.flush();
         let mut text = String::new();
         match self {
             Self::Error(error) => {
@@ -116,7 +118,7 @@ impl Failure {
         if let Some(hint) = self.hint() {
             text.push_str(&format!("next: {hint}\n"));
         }
-        progress::write_above(text.as_bytes());
+        progress::write_above(crate::text::printable(&text).as_bytes());
         if !out.is_human() {
             // There is nobody left to tell that standard output is broken.
             let _ = out.object(&self.object(protection));
@@ -150,7 +152,9 @@ fn general_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Retry => "try again; the same command may succeed later",
         ErrorKind::Denied => "run as a user who may do this, or give this one the permission",
         ErrorKind::NoSpace => "make room on that disk, then run the same command again",
-        ErrorKind::Corrupt => "`lastgood check` and `lastgood verify` tell what is damaged, and which recovery points are sound",
+        ErrorKind::Corrupt => {
+            "`lastgood check` and `lastgood verify` tell what is damaged, and which recovery points are sound"
+        }
         ErrorKind::Cancelled => "nothing half-made is visible; run the same command again",
         ErrorKind::Io => "`lastgood doctor` looks for whatever stands in the way",
         ErrorKind::Bug => "this is a defect of lastgood; please report it with the whole message",

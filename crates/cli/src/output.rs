@@ -3,6 +3,7 @@
 
 use crate::args::Format;
 use crate::progress;
+use crate::text::printable;
 use lastgood_model::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,11 +23,17 @@ struct Pipe {
     out: BufWriter<Stdout>,
     /// Nobody reads any more, as after `| head`. That is no failure of what we do.
     closed: bool,
+    /// The document of a list that broke off; it waits for the error to go into it.
+    broken_off: bool,
 }
 
 impl Out {
     pub(crate) fn new(format: Format, quiet: bool) -> Self {
-        Self { format, quiet, stdout: Mutex::new(Pipe { out: BufWriter::new(std::io::stdout()), closed: false }) }
+        Self {
+            format,
+            quiet,
+            stdout: Mutex::new(Pipe { out: BufWriter::new(std::io::stdout()), closed: false, broken_off: false }),
+        }
     }
 
     /// True when results are for people.
@@ -50,7 +57,7 @@ impl Out {
 
     /// A line of a result for people.
     pub(crate) fn line(&self, text: impl AsRef<str>) -> Result<()> {
-        self.bytes(format!("{}\n", text.as_ref()).as_bytes())
+        self.bytes(format!("{}\n", printable(text.as_ref())).as_bytes())
     }
 
     /// A remark beside the result, on standard error; not when quiet.
@@ -68,8 +75,13 @@ impl Out {
             Format::Ndjson => serde_json::to_vec(value),
             _ => serde_json::to_vec_pretty(value),
         };
-        let mut encoded = encoded.map_err(|e| Error::new(lastgood_model::ErrorKind::Bug, "encode result").with_source(e))?;
+        let mut encoded =
+            encoded.map_err(|e| Error::new(lastgood_model::ErrorKind::Bug, "encode result").with_source(e))?;
         encoded.push(b'\n');
+        if std::mem::take(&mut self.pipe().broken_off) {
+            self.bytes(b",\n  \"error\": ")?;
+            encoded.extend_from_slice(b"}\n");
+        }
         self.bytes(&encoded)
     }
 
@@ -90,7 +102,13 @@ impl Out {
 
     /// Begins a list. `item_type` is the `type` of each item in `ndjson`; in `json` there is one object of `list_type`
     /// with `head` and the items under `key`.
-    pub(crate) fn list(&self, list_type: &str, item_type: &'static str, key: &str, head: Map<String, Value>) -> Result<List<'_>> {
+    pub(crate) fn list(
+        &self,
+        list_type: &str,
+        item_type: &'static str,
+        key: &str,
+        head: Map<String, Value>,
+    ) -> Result<List<'_>> {
         if self.format == Format::Json {
             let mut text = format!("{{\n  \"type\": {},\n  \"schema\": 1", Value::from(list_type));
             for (key, value) in &head {
@@ -138,7 +156,11 @@ pub(crate) struct List<'a> {
 
 impl List<'_> {
     /// Writes one item: `human` for people (nothing when `None`), `value` for programs.
-    pub(crate) fn item(&mut self, value: impl FnOnce() -> Map<String, Value>, human: impl FnOnce() -> Option<String>) -> Result<()> {
+    pub(crate) fn item(
+        &mut self,
+        value: impl FnOnce() -> Map<String, Value>,
+        human: impl FnOnce() -> Option<String>,
+    ) -> Result<()> {
         self.count += 1;
         match self.out.format {
             Format::Human => match human() {
@@ -176,9 +198,10 @@ impl List<'_> {
 impl Drop for List<'_> {
     fn drop(&mut self) {
         if !self.ended && self.out.format == Format::Json {
-            // The command failed on the way: the document is closed and says so; the error is an object of its own
-            // after it. Trouble with writing is already on its way to the user.
-            let _ = self.out.bytes(b"\n  ],\n  \"complete\": false\n}\n");
+            // The command failed on the way: the one document says so, and takes the error in. Trouble with writing is
+            // already on its way to the user.
+            let _ = self.out.bytes(b"\n  ],\n  \"complete\": false");
+            self.out.pipe().broken_off = true;
         }
     }
 }
@@ -218,7 +241,11 @@ mod tests {
 
     #[test]
     fn tables_line_up_and_end_without_blanks() {
-        let text = table(&["ID", "SIZE", "X"], vec![vec!["a".into(), "1".into(), "z".into()], vec!["bcd".into(), "1000".into(), String::new()]], &[1]);
+        let text = table(
+            &["ID", "SIZE", "X"],
+            vec![vec!["a".into(), "1".into(), "z".into()], vec!["bcd".into(), "1000".into(), String::new()]],
+            &[1],
+        );
         assert_eq!(text, "ID   SIZE  X\na       1  z\nbcd  1000");
     }
 }

@@ -17,6 +17,9 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// The time over which speed is averaged.
 const SPEED_OVER: Duration = Duration::from_secs(5);
 
+/// Before this there is too little to guess the time left from.
+const GUESS_AFTER: Duration = Duration::from_secs(2);
+
 /// The bar that is on the terminal now, so that other lines can be printed above it.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -26,7 +29,7 @@ fn bar() -> Option<ProgressBar> {
 
 /// Prints a line on standard error, above the bar when there is one.
 pub(crate) fn say(line: &str) {
-    write_above(format!("{line}\n").as_bytes());
+    write_above(format!("{}\n", text::printable(line)).as_bytes());
 }
 
 /// Writes to standard error, above the bar. That nobody reads standard error stops nothing.
@@ -81,11 +84,11 @@ impl Drop for Progress {
 }
 
 fn spinner() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn with_bar() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {bar:24} {percent:>3}%  {msg}")
+    ProgressStyle::with_template("{spinner} {bar:24} {percent:>3}%  {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
@@ -133,14 +136,18 @@ impl Shown {
 
 /// What is told of an operation under way.
 fn line(act: &str, files: u64, done: u64, expected: u64, bytes_per_sec: f64, elapsed: Duration) -> String {
-    let mut out = format!("{act}: {}, {}", text::counted(files, "file"), text::size(done));
+    let mut out = format!("{act}: ");
+    if files > 0 {
+        out.push_str(&format!("{}, ", text::counted(files, "file")));
+    }
+    out.push_str(&text::size(done));
     if expected > 0 {
         out.push_str(&format!(" of {}", text::size(expected)));
     }
     if bytes_per_sec >= 1.0 {
         out.push_str(&format!(", {}/s", text::size(bytes_per_sec as u64)));
     }
-    if expected > done && bytes_per_sec >= 1.0 {
+    if expected > done && bytes_per_sec >= 1.0 && elapsed >= GUESS_AFTER {
         let left = Duration::from_secs_f64(((expected - done) as f64 / bytes_per_sec).min(1e9));
         out.push_str(&format!(", {} left", text::duration(Duration::from_secs(left.as_secs().max(1)))));
     } else {
@@ -183,7 +190,7 @@ mod tests {
         let secs = Duration::from_secs;
         assert_eq!(line("Backing up", 1, 2048, 0, 0.0, secs(1)), "Backing up: 1 file, 2.00 KiB, 1.0 s");
         assert_eq!(
-            line("Restoring", 3, 1 << 20, 3 << 20, 1_048_576.0, secs(1)),
+            line("Restoring", 3, 1 << 20, 3 << 20, 1_048_576.0, secs(2)),
             "Restoring: 3 files, 1.00 MiB of 3.00 MiB, 1.00 MiB/s, 2.0 s left"
         );
     }

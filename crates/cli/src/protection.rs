@@ -3,7 +3,7 @@
 use crate::text;
 use lastgood_model::{Result, SnapshotId, Time};
 use lastgood_ops::snapshots::app_of;
-use lastgood_repo::Repository;
+use lastgood_repo::{Repository, Snapshot};
 use serde::Serialize;
 
 /// The tag of a recovery point in which something is missing.
@@ -25,6 +25,13 @@ pub(crate) struct Protection {
     pub(crate) last_good: Option<LastGood>,
     /// What is not protected, in words; `None` when that is not known.
     pub(crate) unprotected: Option<String>,
+}
+
+impl LastGood {
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} of {} ({})", self.snapshot.short(), text::moment(self.time), text::age(self.time, now()))
+    }
 }
 
 impl Protection {
@@ -53,12 +60,7 @@ impl Protection {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         match &self.last_good {
-            Some(last) => lines.push(format!(
-                "last good recovery point: {} of {} ({})",
-                last.snapshot.short(),
-                text::moment(last.time),
-                text::age(last.time, now())
-            )),
+            Some(last) => lines.push(format!("last good recovery point: {}", last.describe())),
             None if self.unprotected.as_ref().is_some_and(|u| u.starts_with("everything")) => {
                 lines.push("last good recovery point: none".to_owned());
             }
@@ -73,11 +75,23 @@ impl Protection {
 
 /// The newest complete recovery point. One that another program wrote counts where no application is named.
 pub(crate) fn last_good(repository: &Repository, app: Option<&str>) -> Result<Option<LastGood>> {
+    last_good_but(repository, app, &[])
+}
+
+/// The newest complete recovery point that is none of `damaged`.
+pub(crate) fn last_good_but(
+    repository: &Repository,
+    app: Option<&str>,
+    damaged: &[SnapshotId],
+) -> Result<Option<LastGood>> {
     // A damaged snapshot is no good one; whoever wants to know of it asks `snapshots` or `check`.
     let snapshots = repository.snapshots(|_, _| {})?;
-    let newest = snapshots.iter().rev().find(|s| {
-        !s.file.tags.iter().any(|tag| tag == INCOMPLETE_TAG) && (app.is_none() || app_of(&s.file).as_deref() == app)
-    });
+    let is_good = |s: &&Snapshot| {
+        !damaged.contains(&s.id)
+            && !s.file.tags.iter().any(|tag| tag == INCOMPLETE_TAG)
+            && (app.is_none() || app_of(&s.file).as_deref() == app)
+    };
+    let newest = snapshots.iter().rev().find(is_good);
     Ok(newest.map(|s| LastGood { snapshot: s.id, time: s.file.time }))
 }
 

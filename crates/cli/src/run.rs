@@ -82,7 +82,10 @@ impl Run {
                 Ok(config)
             }
             Err(LoadError::Wrong(problems)) if self.needs_no_config() => {
-                self.out.note(format!("warning: the config is passed over, since it cannot be used: {}", problems.lines.join("; ")));
+                self.out.note(format!(
+                    "warning: the config is passed over, since it cannot be used: {}",
+                    problems.lines.join("; ")
+                ));
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -136,9 +139,11 @@ impl Run {
             Some(text) => vec![self.named(text, configured)?],
             None if configured.is_empty() => {
                 return Err(match config {
-                    Some(_) => Error::invalid("the config names no repository").with_hint("add a [repository.NAME] section with `url` and `key`"),
-                    None => Error::invalid("there is neither a config nor a repository to work with")
-                        .with_hint("start with `lastgood protect PATH…`, or name a repository: --repo PATH --key-file FILE"),
+                    Some(_) => Error::invalid("the config names no repository")
+                        .with_hint("add a [repository.NAME] section with `url` and `key`"),
+                    None => Error::invalid("there is neither a config nor a repository to work with").with_hint(
+                        "start with `lastgood protect PATH…`, or name a repository: --repo PATH --key-file FILE",
+                    ),
                 });
             }
             None => configured.iter().map(|r| self.configured(r)).collect(),

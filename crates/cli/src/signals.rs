@@ -24,12 +24,16 @@ pub(crate) fn listen(stop: &Arc<Stop>) -> Result<()> {
     Ok(())
 }
 
-/// Raises the number of files that may be open to what the system allows: a restore keeps many open.
+/// More open files than this help nobody, and some programs that we start look at every number up to the limit.
+const OPEN_FILES_MAX: u64 = 65_536;
+
+/// Raises the number of files that may be open, as far as the system allows: a restore keeps many open.
 pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(OPEN_FILES_MAX);
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
     {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }

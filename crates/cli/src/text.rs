@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 use lastgood_model::Time;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Bytes in binary units with three digits, such as `1.23 GiB`.
@@ -138,10 +139,27 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(total))
 }
 
+/// The text without control characters but line ends and tabs: names and messages from elsewhere must not reach a
+/// terminal as commands to it.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_bad(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
 /// A word of a command line as a shell will read it back: quoted where that is needed.
 pub(crate) fn shell_word(word: &str) -> String {
     let plain = !word.is_empty()
-        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'~' | b':' | b'=' | b'@' | b'+' | b','));
+        && word.bytes().all(|b| {
+            b.is_ascii_alphanumeric()
+                || matches!(b, b'/' | b'.' | b'_' | b'-' | b'~' | b':' | b'=' | b'@' | b'+' | b',')
+        });
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
@@ -165,14 +183,18 @@ mod tests {
         for bad in ["", "GiB", "1 parsec", "-1", "99999999999 TiB", "1..2"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1_048_575, "1.00 MiB"), (u64::MAX, "16.0 EiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1_048_575, "1.00 MiB"), (u64::MAX, "16.0 EiB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }
 
     #[test]
     fn spans_read_and_print() {
-        for (text, secs) in [("90s", 90), ("15m", 900), ("6h", 21_600), ("30d", 2_592_000), ("1h30m", 5400), ("1h 5 min", 3900)] {
+        for (text, secs) in
+            [("90s", 90), ("15m", 900), ("6h", 21_600), ("30d", 2_592_000), ("1h30m", 5400), ("1h 5 min", 3900)]
+        {
             assert_eq!(parse_duration(text), Some(Duration::from_secs(secs)), "{text}");
         }
         for bad in ["", "5", "h", "5 parsecs", "1h5", "99999999999999999999s", "9999999999999999999w"] {
@@ -191,6 +213,12 @@ mod tests {
         assert_eq!(age(Time::new(100, 0), Time::new(90, 0)), "in the future");
         assert_eq!(age(Time::new(0, 0), Time::new(7200, 0)), "2 h ago");
         assert_eq!(between(Time::new(5, 0), Time::new(3, 0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_could_command_a_terminal_is_escaped() {
+        assert_eq!(printable("a\tb\nc é"), "a\tb\nc é");
+        assert_eq!(printable("a\u{1b}[2Jb\u{9b}c\r"), "a\\u{1b}[2Jb\\u{9b}c\\r");
     }
 
     #[test]

@@ -68,11 +68,22 @@ fn the_manual_tells_every_command_and_option_and_makes_none_up() {
         let is_foreign = FOREIGN_OPTIONS.contains(&option.as_str());
         assert!(known.options.contains(option) || is_foreign, "the manual says {option}, which does not exist");
     }
+    for option in FOREIGN_OPTIONS {
+        assert!(told.contains(*option), "the manual says {option} no more");
+    }
 }
 
 /// Options of other programs that the manual speaks of.
-const FOREIGN_OPTIONS: &[&str] =
-    &["--format", "--password-file", "--read-data", "--sparse", "--target", "--user", "--single-transaction", "--from-repo", "--from-password-file"];
+const FOREIGN_OPTIONS: &[&str] = &[
+    "--format",
+    "--group-by",
+    "--keep-last",
+    "--password-file",
+    "--prune",
+    "--read-data",
+    "--single-transaction",
+    "--target",
+];
 
 #[test]
 fn every_relative_link_leads_somewhere() {
@@ -311,7 +322,10 @@ fn headings(text: &str) -> BTreeSet<String> {
     titles
         .map(|title| {
             let kept = title.to_lowercase();
-            kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+            kept.chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
         })
         .collect()
 }

@@ -5,14 +5,14 @@
 //! also compared with that, byte for byte. Databases are opened: their own integrity check, row counts and digests
 //! against the manifest. The repository may be right and the restore wrong, or the other way round: this looks at both.
 
-mod files;
+pub(crate) mod files;
 
 use crate::restore::{RestoreRequest, plan};
 use crate::snapshots::manifest;
-use files::{Tally, compare_file};
+use files::Comparison;
 use lastgood_model::manifest::{Manifest, SourceRecord};
 use lastgood_model::node::display_path;
-use lastgood_model::{Error, Monitor, Node, Result, SnapshotId};
+use lastgood_model::{Error, Monitor, Result, SnapshotId};
 use lastgood_repo::{Repository, Snapshot};
 use lastgood_sources::files::target::Scratch;
 use lastgood_sources::sqlite;
@@ -121,13 +121,7 @@ fn compare_all(
         let name = path.split(|b| *b == b'/').next().unwrap_or_default();
         manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == "files")
     };
-    let tally = Tally::default();
-    let mut batch: Vec<(PathBuf, Option<PathBuf>, Node)> = Vec::new();
-    let run = |batch: &mut Vec<(PathBuf, Option<PathBuf>, Node)>| {
-        files::in_parallel(std::mem::take(batch), monitor, &tally, |restored, original, node, tally| {
-            compare_file(reader, restored, original, node, tally)
-        })
-    };
+    let mut comparison = Comparison::new(reader, monitor);
     crate::browse::walk(reader, snapshot.file.tree, b"", monitor, |walked| {
         if walked.path == Manifest::FOLDER.as_bytes() {
             return Ok(crate::browse::Descend::No);
@@ -137,14 +131,10 @@ fn compare_all(
             let slash = walked.path.iter().position(|b| *b == b'/').unwrap_or(walked.path.len());
             PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", &walked.path[(slash + 1).min(walked.path.len())..]].concat()))
         });
-        batch.push((restored, original, walked.node.clone()));
-        if batch.len() >= 2048 {
-            run(&mut batch)?;
-        }
+        comparison.add(restored, original, walked.node.clone())?;
         Ok(crate::browse::Descend::Yes)
     })?;
-    run(&mut batch)?;
-    tally.add_to(report);
+    comparison.finish()?.add_to(report);
     Ok(())
 }
 

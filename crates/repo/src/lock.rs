@@ -5,7 +5,10 @@
 //! so that of two who came at once at least one sees the other (restic's protocol, `doc/design.rst`, "Locks").
 //!
 //! A lock whose process is known to be dead, or that nobody has refreshed for half an hour, is stale. Stale locks are
-//! cleared away by the next run: there is no unlock command that a person could use at the wrong moment.
+//! cleared away by the next run: there is no unlock command that a person could use at the wrong moment. A lock that
+//! seems to be from the future is no proof of silence and is left alone; it only ever stands in the way when either side
+//! is to delete, and then the error says that a clock is wrong. Whoever loses a lock to somebody else's wrong clock
+//! finds out ([`LockGuard::is_sound`]) and looks again before relying on anything.
 
 use crate::crypto::Sealer;
 use crate::format::LockFile;
@@ -21,6 +24,8 @@ use std::time::Duration;
 /// A lock that is not refreshed for so long is stale; the figure is restic's.
 const STALE_AFTER_SECS: i64 = 30 * 60;
 const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Clocks of two hosts may differ by so much without anybody noticing.
+const SKEW_SECS: i64 = 60;
 /// Between writing a lock and looking for others; restic's figure.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -156,7 +161,11 @@ impl Shared {
             }
             let now = (self.clock)();
             // Timers stand still while a machine sleeps, so the wall clock is asked.
-            if (now.secs - refreshed.secs).abs() > STALE_AFTER_SECS {
+            let silent = now.secs.saturating_sub(refreshed.secs).saturating_abs() > STALE_AFTER_SECS;
+            // Or somebody has taken it away, by hand or by a clock that is wrong.
+            let key = StoreKey::new(ObjectKind::Lock, *lock(&self.current));
+            let gone = matches!(self.store.size(&key), Err(error) if error.kind() == ErrorKind::Absent);
+            if silent || gone {
                 self.lost.store(true, Ordering::Relaxed);
             }
             let file = LockFile { time: now, ..self.file.clone() };
@@ -213,25 +222,38 @@ fn look(
                 findings.stale_removed += 1;
             }
         } else if file.exclusive || mode == LockMode::Exclusive {
-            let age = (clock().secs - file.time.secs).max(0);
-            return Err(Error::new(
-                ErrorKind::Locked,
-                format!(
-                    "repository is locked by process {} of {} on {}, refreshed {} min ago",
-                    file.pid,
-                    file.username,
-                    file.hostname,
-                    age / 60
-                ),
-            )
-            .with_hint("wait until that run has ended and try again; a lock whose process has died is cleared away by itself, at the latest after 30 minutes"));
+            return Err(locked(&file, clock()));
         }
     }
     Ok(())
 }
 
+/// What to tell whoever has to wait for `file`'s holder.
+fn locked(file: &LockFile, now: Time) -> Error {
+    let age = now.secs.saturating_sub(file.time.secs);
+    let (when, hint) = if age < -SKEW_SECS {
+        (
+            format!("refreshed {} min ahead of this host's clock", age.unsigned_abs() / 60),
+            "the clock of one of the two hosts is wrong: set it right and try again; if that process is no longer running, `restic unlock --remove-all` takes its lock away",
+        )
+    } else {
+        (
+            format!("refreshed {} min ago", age.max(0) / 60),
+            "wait until that run has ended and try again; a lock whose process has died is cleared away by itself, at the latest after 30 minutes",
+        )
+    };
+    let LockFile { pid, username, hostname, .. } = file;
+    Error::new(
+        ErrorKind::Locked,
+        format!("repository is locked by process {pid} of {username} on {hostname}, {when}"),
+    )
+    .with_hint(hint)
+}
+
+/// A lock from the future is not stale by its age: one of two clocks is wrong, and a holder that refreshes it is as likely
+/// as not. That a process of this host is dead is known whatever the clocks say.
 pub(crate) fn is_stale(file: &LockFile, now: Time) -> bool {
-    let unrefreshed = (now.secs - file.time.secs).abs() > STALE_AFTER_SECS;
+    let unrefreshed = now.secs.saturating_sub(file.time.secs) > STALE_AFTER_SECS;
     unrefreshed || file.hostname == hostname() && !process_is_alive(file.pid)
 }
 
@@ -242,7 +264,7 @@ static HELD: Mutex<BTreeSet<Id>> = Mutex::new(BTreeSet::new());
 /// than the exception in containers, where every run is process 1. Two containers may share a host name and live at
 /// once, so it must have missed a refresh, too.
 pub(crate) fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
-    let missed = (now.secs - file.time.secs).abs() > REFRESH_EVERY.as_secs() as i64 + 60;
+    let missed = now.secs.saturating_sub(file.time.secs).saturating_abs() > REFRESH_EVERY.as_secs() as i64 + 60;
     missed
         && file.hostname == hostname()
         && file.pid == i64::from(std::process::id())

@@ -86,12 +86,13 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Locked`] while somebody deletes from the repository.
     pub fn begin(repository: Arc<Repository>, monitor: Arc<Monitor>, options: SessionOptions) -> Result<Self> {
-        let lock = repository.lock(LockMode::Shared)?;
+        // A dry run only reads: it must not clear away the locks by which the next run finds packs that were left behind.
+        let lock = repository.lock(if options.dry_run { LockMode::Reading } else { LockMode::Shared })?;
         let started = (repository.options.clock)();
         // The parent is read before the index, so that the index knows all it refers to.
         let parent = options.parent.map(|id| repository.snapshot(id)).transpose()?;
         let reader = repository.reader()?;
-        let adopted = if lock.findings.stale_removed > 0 && !options.dry_run {
+        let adopted = if lock.findings.stale_removed > 0 {
             leftovers::adopt(&repository, &reader.index)?
         } else {
             Vec::new()

@@ -42,7 +42,12 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
     let mut list = if run.out.is_human() {
         None
     } else {
-        Some(run.out.list("lastgood.backups", "lastgood.backup", "runs", object([("app", config.app.as_str().into())]))?)
+        Some(run.out.list(
+            "lastgood.backups",
+            "lastgood.backup",
+            "runs",
+            object([("app", config.app.as_str().into())]),
+        )?)
     };
     let mut code = ExitCode::Ok;
     for chosen in &all {
@@ -60,7 +65,8 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
             }
             Err(error) => {
                 let name = chosen.name.as_deref().unwrap_or("?");
-                let failure = Failure::Error(error.context(format!("back up into repository {name:?} at {}", chosen.place)));
+                let failure =
+                    Failure::Error(error.context(format!("back up into repository {name:?} at {}", chosen.place)));
                 code = code.or(failure.exit_code());
                 let protection = run.protection();
                 match &mut list {
@@ -151,8 +157,12 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
     let took = text::duration(text::between(report.started, report.finished));
     let state = if report.complete { "complete" } else { "INCOMPLETE" };
     match report.snapshot {
-        Some(id) => out.line(format!("Recovery point {} of {} in {}: {state}, {took}", id.short(), report.app, chosen.place))?,
-        None => out.line(format!("Rehearsal of {} into {}: {state}, {took}; nothing was stored", report.app, chosen.place))?,
+        Some(id) => {
+            out.line(format!("Recovery point {} of {} in {}: {state}, {took}", id.short(), report.app, chosen.place))?
+        }
+        None => {
+            out.line(format!("Rehearsal of {} into {}: {state}, {took}; nothing was stored", report.app, chosen.place))?
+        }
     }
     out.line(report::sources(&report.sources))?;
     let unchanged = match report.files_unchanged {
@@ -173,7 +183,10 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
         }
     }
     if report.packs_adopted > 0 {
-        out.note(format!("note: {} of an interrupted run were taken over", text::counted(report.packs_adopted, "pack")));
+        out.note(format!(
+            "note: {} of an interrupted run were taken over",
+            text::counted(report.packs_adopted, "pack")
+        ));
     }
     if !report.complete {
         tell_incomplete(run, taken)?;

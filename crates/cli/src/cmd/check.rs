@@ -4,6 +4,7 @@ use super::report;
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::output::Out;
+use crate::protection::last_good_but;
 use crate::run::Run;
 use crate::text;
 use lastgood_model::{Result, SnapshotId};
@@ -11,7 +12,7 @@ use lastgood_repo::check::{CheckOptions, Counts, check};
 use std::time::Instant;
 
 pub(super) fn run(run: &Run) -> Outcome {
-    let (repository, _) = run.open_one()?;
+    let (repository, app) = run.open_one()?;
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Checking", &monitor);
@@ -28,8 +29,17 @@ pub(super) fn run(run: &Run) -> Outcome {
             run.out.line(format!("Sound: {}, {took}", counts(&found.counts)))?;
             run.out.line("Every reference is there. `lastgood verify` reads every byte, too.")?;
         } else {
-            run.out.line(format!("DAMAGED: {} in {}, {took}", text::counted(found.damage_total, "finding"), counts(&found.counts)))?;
+            run.out.line(format!(
+                "DAMAGED: {} in {}, {took}",
+                text::counted(found.damage_total, "finding"),
+                counts(&found.counts)
+            ))?;
             affected(&run.out, &found.snapshots_affected, found.counts.snapshots)?;
+            let last = last_good_but(&repository, app.as_deref(), &found.snapshots_affected)?;
+            run.out.line(format!(
+                "Last good recovery point: {}",
+                last.map_or_else(|| "none".to_owned(), |last| last.describe())
+            ))?;
         }
     }
     Ok(if found.is_sound() { ExitCode::Ok } else { ExitCode::Damage })

@@ -41,7 +41,11 @@ pub(super) fn file(config: &Config) -> String {
 /// Looks at every source and every key of a config.
 pub(super) fn examine(config: &Config, findings: &mut Findings) {
     if config.sources.is_empty() {
-        findings.failure("sources", "there is nothing to protect", Some("add a [source.NAME] section, or use `lastgood protect PATH…`"));
+        findings.failure(
+            "sources",
+            "there is nothing to protect",
+            Some("add a [source.NAME] section, or use `lastgood protect PATH…`"),
+        );
     }
     for source in &config.sources {
         let about = format!("source {}", source.name);
@@ -51,12 +55,20 @@ pub(super) fn examine(config: &Config, findings: &mut Findings) {
         }
     }
     if config.repositories.is_empty() {
-        findings.failure("repositories", "there is no repository to back up into", Some("add a [repository.NAME] section with `url` and `key`"));
+        findings.failure(
+            "repositories",
+            "there is no repository to back up into",
+            Some("add a [repository.NAME] section with `url` and `key`"),
+        );
     }
     for repository in &config.repositories {
         let about = format!("repository {}", repository.name);
         let Some(key) = &repository.key else {
-            findings.warning(&about, "the config does not say where its key is", "add `key = { file = \"…\" }`, or name it in every run");
+            findings.warning(
+                &about,
+                "the config does not say where its key is",
+                "add `key = { file = \"…\" }`, or name it in every run",
+            );
             continue;
         };
         match key.resolve() {

@@ -84,8 +84,12 @@ fn letter(change: Change) -> char {
 
 fn line(difference: &Difference<'_>) -> String {
     let sizes = match (difference.old, difference.new) {
-        (Some(old), Some(new)) if old.size != new.size => format!("  ({} -> {})", text::size(old.size), text::size(new.size)),
-        (None, Some(node)) | (Some(node), None) if node.kind == NodeKind::File => format!("  ({})", text::size(node.size)),
+        (Some(old), Some(new)) if old.size != new.size => {
+            format!("  ({} -> {})", text::size(old.size), text::size(new.size))
+        }
+        (None, Some(node)) | (Some(node), None) if node.kind == NodeKind::File => {
+            format!("  ({})", text::size(node.size))
+        }
         _ => String::new(),
     };
     let node = difference.new.or(difference.old);

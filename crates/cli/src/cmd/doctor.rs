@@ -58,7 +58,11 @@ fn machine(findings: &mut Findings) {
     findings.ok(about, format!("lastgood {} on {}", env!("CARGO_PKG_VERSION"), lastgood_repo::lock::hostname()));
     let now = now();
     if now.secs < CLOCK_SECS_MIN {
-        findings.failure(about, format!("the clock says {}, which is in the past", text::moment(now)), Some("set the clock, and keep it right by NTP"));
+        findings.failure(
+            about,
+            format!("the clock says {}, which is in the past", text::moment(now)),
+            Some("set the clock, and keep it right by NTP"),
+        );
     } else {
         findings.ok(about, format!("the clock says {}", text::moment(now)));
     }
@@ -93,7 +97,11 @@ fn repository(run: &Run, config: Option<&Config>, chosen: &Chosen, about: &str, 
     if let Some(folder) = chosen.place.folder() {
         match free_bytes(folder) {
             Ok(free) if free < FREE_BYTES_MIN => {
-                findings.warning(about, format!("only {} are free on its disk", text::size(free)), "make room before the next backup");
+                findings.warning(
+                    about,
+                    format!("only {} are free on its disk", text::size(free)),
+                    "make room before the next backup",
+                );
             }
             Ok(free) => findings.ok(about, format!("{} are free on its disk", text::size(free))),
             Err(error) => findings.error(about, &error),
@@ -135,7 +143,11 @@ fn contents(
         None => findings.warning(about, "there is no complete recovery point yet", "run `lastgood backup`"),
         Some(last) if last.time > now() => findings.failure(
             about,
-            format!("the newest recovery point {} is of {}, which is in the future", last.snapshot.short(), text::moment(last.time)),
+            format!(
+                "the newest recovery point {} is of {}, which is in the future",
+                last.snapshot.short(),
+                text::moment(last.time)
+            ),
             Some("set the clock right: `latest` and ages are wrong until then"),
         ),
         Some(last) => findings.ok(
@@ -155,10 +167,17 @@ fn contents(
         Ok(_) if locks == 0 => findings.ok(about, "nobody else works on it"),
         Ok(_) => findings.ok(
             about,
-            format!("{} of other runs; none excludes a backup, and those of dead runs are cleared away by the next", text::counted(locks, "lock")),
+            format!(
+                "{} of other runs; none excludes a backup, and those of dead runs are cleared away by the next",
+                text::counted(locks, "lock")
+            ),
         ),
         Err(error) if error.kind() == ErrorKind::Denied => {
-            findings.warning(about, "it cannot be written to: restores work, backups do not", "give this user the permission, if it is to back up");
+            findings.warning(
+                about,
+                "it cannot be written to: restores work, backups do not",
+                "give this user the permission, if it is to back up",
+            );
         }
         Err(error) => findings.error(about, &error),
     }
@@ -168,14 +187,16 @@ fn contents(
 /// Bytes that this user may still write at a place, or where it would be made.
 pub(super) fn free_bytes(folder: &Path) -> Result<u64> {
     let there = nearest_existing(folder).unwrap_or(Path::new("."));
-    let stat = rustix::fs::statvfs(there)
-        .map_err(|errno| lastgood_model::Error::io(format!("look at the free space at {}", there.display()), errno.into()))?;
+    let stat = rustix::fs::statvfs(there).map_err(|errno| {
+        lastgood_model::Error::io(format!("look at the free space at {}", there.display()), errno.into())
+    })?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// A source on the file system of `folder`.
 pub(super) fn source_on_same_disk<'c>(config: &'c Config, folder: &Path) -> Option<&'c str> {
-    let device = |path: &Path| nearest_existing(path).and_then(|path| fs_err::metadata(path).ok()).map(|meta| meta.dev());
+    let device =
+        |path: &Path| nearest_existing(path).and_then(|path| fs_err::metadata(path).ok()).map(|meta| meta.dev());
     let own = device(folder)?;
     let is_beside = |source: &&SourceConfig| match &source.spec {
         SourceSpec::Files { paths, .. } => paths.iter().any(|path| device(path) == Some(own)),

@@ -29,7 +29,12 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     };
     let reader = repository.reader()?;
     let monitor = run.monitor();
-    let mut list = run.out.list("lastgood.found", "lastgood.match", "matches", object([("pattern", args.pattern.as_str().into())]))?;
+    let mut list = run.out.list(
+        "lastgood.found",
+        "lastgood.match",
+        "matches",
+        object([("pattern", args.pattern.as_str().into())]),
+    )?;
     let mut found = 0u64;
     let mut code = ExitCode::Ok;
     for snapshot in &snapshots {
@@ -67,7 +72,11 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     }
     list.end(object([("snapshots_searched", snapshots.len().into())]))?;
     if found == 0 && run.out.is_human() {
-        run.out.note(format!("nothing fits {:?} in {}", args.pattern, text::counted(snapshots.len() as u64, "recovery point")));
+        run.out.note(format!(
+            "nothing fits {:?} in {}",
+            args.pattern,
+            text::counted(snapshots.len() as u64, "recovery point")
+        ));
     }
     Ok(code)
 }
@@ -82,11 +91,12 @@ struct Pattern {
 impl Pattern {
     fn new(text: &str, ignore_case: bool) -> Result<Self> {
         let is_path = text.contains('/');
-        let glob = GlobBuilder::new(text).literal_separator(true).case_insensitive(ignore_case).build().map_err(|e| {
-            Error::invalid(format!("not a pattern: {text:?}"))
-                .with_source(e)
-                .with_hint("put a backslash before a bracket or brace that is meant literally")
-        })?;
+        let glob =
+            GlobBuilder::new(text).literal_separator(true).case_insensitive(ignore_case).build().map_err(|e| {
+                Error::invalid(format!("not a pattern: {text:?}"))
+                    .with_source(e)
+                    .with_hint("put a backslash before a bracket or brace that is meant literally")
+            })?;
         Ok(Self { matcher: glob.compile_matcher(), is_path, is_absolute: text.starts_with('/') })
     }
 
@@ -123,7 +133,12 @@ mod tests {
         ];
         for (pattern, path, want) in cases {
             let name = path.rsplit(|b| *b == b'/').next().unwrap();
-            assert_eq!(Pattern::new(pattern, false).unwrap().fits(path, name), want, "{pattern} {}", path.escape_ascii());
+            assert_eq!(
+                Pattern::new(pattern, false).unwrap().fits(path, name),
+                want,
+                "{pattern} {}",
+                path.escape_ascii()
+            );
         }
         assert!(Pattern::new("A.JPG", true).unwrap().fits(b"x/a.jpg", b"a.jpg"));
         assert!(Pattern::new("[", false).is_err());

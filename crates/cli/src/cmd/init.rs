@@ -23,7 +23,8 @@ pub(super) fn run(run: &Run, args: &Init) -> Outcome {
             Ok(outcome) => made.push((chosen, outcome)),
             Err(error) if single => return Err(error.into()),
             Err(error) => {
-                let failure = Failure::Error(error.context(format!("make repository {}", chosen.name.as_deref().unwrap_or("?"))));
+                let failure =
+                    Failure::Error(error.context(format!("make repository {}", chosen.name.as_deref().unwrap_or("?"))));
                 code = code.or(failure.exit_code());
                 failure.tell(&run.out, None);
             }
@@ -68,8 +69,7 @@ fn tell(run: &Run, chosen: &Chosen, outcome: &Made, dry_run: bool) -> Result<()>
 }
 
 /// What everybody has to be told once.
-pub(super) const KEY_WARNING: &str =
-    "Without this key nobody can read the backups, not even you. Copy it to another place now, such as a password manager.";
+pub(super) const KEY_WARNING: &str = "Without this key nobody can read the backups, not even you. Copy it to another place now, such as a password manager.";
 
 /// What was made.
 pub(super) struct Made {

@@ -49,7 +49,11 @@ fn list(run: &Run, repository: &Repository) -> Result<()> {
             .iter()
             .map(|key| {
                 let created = Time::parse_rfc3339(&key.created).map_or_else(|| key.created.clone(), text::moment);
-                let who = format!("{}@{}", key.username, key.hostname);
+                let who = if key.username.is_empty() {
+                    key.hostname.clone()
+                } else {
+                    format!("{}@{}", key.username, key.hostname)
+                };
                 let current = if key.current { "in use" } else { "" };
                 vec![key.id.short(), created, display_path(who.as_bytes()), current.to_owned()]
             })
@@ -81,7 +85,13 @@ fn add(run: &Run, repository: &Repository, file: &Path) -> Result<()> {
         let how = if made { "a new key" } else { "the key" };
         return run.out.line(format!("Added {how} in {} as {}", file.display(), id.short()));
     }
-    let fields = [("type", "lastgood.key-added".into()), ("schema", 1.into()), ("id", json(&id)), ("file", json(&file)), ("made", made.into())];
+    let fields = [
+        ("type", "lastgood.key-added".into()),
+        ("schema", 1.into()),
+        ("id", json(&id)),
+        ("file", json(&file)),
+        ("made", made.into()),
+    ];
     run.out.object(&object(fields))
 }
 
@@ -98,7 +108,10 @@ fn remove(run: &Run, repository: &Repository, prefix: &str, yes: bool) -> Result
             };
             return Err(Error::new(ErrorKind::Absent, format!("there is no key {prefix:?}")).with_hint(hint));
         }
-        _ => return Err(Error::invalid(format!("{prefix:?} fits {} keys", fitting.len())).with_hint("give more digits of the id")),
+        _ => {
+            return Err(Error::invalid(format!("{prefix:?} fits {} keys", fitting.len()))
+                .with_hint("give more digits of the id"));
+        }
     };
     if key.current {
         // Refused here, so that nobody is asked about what cannot be done.

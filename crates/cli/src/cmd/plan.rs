@@ -15,11 +15,15 @@ pub(super) fn confirm(out: &Out, yes: bool, question: &str) -> Result<()> {
     }
     let refuse = |hint: &str| Err(Error::new(ErrorKind::Conflict, "nothing was changed").with_hint(hint));
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return refuse("this is what would be done; say --yes to do it");
+        return refuse("look at the plan (--dry-run shows it, too) and say --yes to carry it out");
     }
     out.flush()?;
     progress::write_above(format!("{question} [y/N] ").as_bytes());
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") { Ok(()) } else { refuse("answer yes to go on") }
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        Ok(())
+    } else {
+        refuse("answer yes to go on")
+    }
 }

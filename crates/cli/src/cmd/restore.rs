@@ -1,7 +1,7 @@
 //! `restore`: a recovery point, or part of one, into a folder or back to where it came from.
 
 use super::{plan, report};
-use crate::args::Restore;
+use crate::args::{Format, Restore};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::output::Out;
@@ -31,10 +31,12 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
     let monitor = run.monitor();
     let began = Instant::now();
     let planned = plan_restore(&repository, snapshot, request, &monitor)?;
+    let planning = began.elapsed();
     // What goes over existing data, or away with it, is shown first.
     let is_destructive = args.in_place || args.delete;
     if args.dry_run || is_destructive {
-        let told = args.dry_run || !args.yes;
+        // In `json` there is one document: the refusal, or with --dry-run the plan.
+        let told = args.dry_run || (!args.yes && run.out.format == Format::Ndjson);
         if run.out.is_human() {
             tell_plan(&run.out, &planned.summary, args)?;
         } else if told {
@@ -48,12 +50,14 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
     if planned.summary.resumes {
         run.out.note("note: an interrupted restore is taken up again; what is there already is compared and kept");
     }
+    // The time a person took to say yes is not ours.
+    let began = Instant::now();
     let progress = run.progress("Restoring", &monitor);
     let outcome = planned.execute(&monitor);
     drop(progress);
     let restored = outcome?;
     if run.out.is_human() {
-        tell(&run.out, &restored, began.elapsed())?;
+        tell(&run.out, &restored, planning + began.elapsed())?;
     } else {
         run.out.object(&restored)?;
     }
@@ -118,7 +122,10 @@ fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<
         out.line(format!("{} were the same already", text::counted(report.files_same, "file")))?;
     }
     if report.removed > 0 {
-        out.line(format!("{} that the recovery point does not have were removed", text::counted(report.removed, "entry")))?;
+        out.line(format!(
+            "{} that the recovery point does not have were removed",
+            text::counted(report.removed, "entry")
+        ))?;
     }
     for swapped in &report.swapped {
         out.line(format!("Swapped in {}:", swapped.path))?;

@@ -9,7 +9,7 @@ use crate::protection::{INCOMPLETE_TAG, now};
 use crate::run::Run;
 use crate::text;
 use lastgood_model::manifest::Manifest;
-use lastgood_model::{Error, Result, SnapshotId};
+use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::snapshots::{APP_TAG, app_of, manifest};
 use lastgood_repo::{BlobReader, Snapshot};
 use serde_json::{Map, Value};
@@ -31,16 +31,34 @@ pub(super) fn run(run: &Run, args: &Snapshots) -> Outcome {
     if let Some(limit) = args.limit {
         snapshots.drain(..all.saturating_sub(limit));
     }
-    let reader = if snapshots.is_empty() { None } else { Some(repository.reader()?) };
+    let mut index_damage = None;
+    let reader = if snapshots.is_empty() {
+        None
+    } else {
+        match repository.reader() {
+            Ok(reader) => Some(reader),
+            // Recovery points can be listed without it, only not looked into.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                index_damage = Some(error);
+                None
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     let points: Vec<Point> = snapshots
         .into_iter()
         .map(|snapshot| Point { manifest: reader.as_deref().map_or(Ok(None), |r| read(r, &snapshot)), snapshot })
         .collect();
-    let unreadable = points.iter().any(|p| p.manifest.is_err());
+    let unreadable = index_damage.is_some() || points.iter().any(|p| p.manifest.is_err());
     if run.out.is_human() {
         tell(run, &points, all)?;
     } else {
-        let mut list = run.out.list("lastgood.snapshots", "lastgood.snapshot", "snapshots", object([("repository", repository.location().into())]))?;
+        let mut list = run.out.list(
+            "lastgood.snapshots",
+            "lastgood.snapshot",
+            "snapshots",
+            object([("repository", repository.location().into())]),
+        )?;
         for point in &points {
             list.item(|| fields(point), || None)?;
         }
@@ -52,6 +70,9 @@ pub(super) fn run(run: &Run, args: &Snapshots) -> Outcome {
     }
     for (id, error) in &damaged {
         run.out.note(format!("damaged: recovery point {} cannot be read: {}", id.short(), error.chain()));
+    }
+    if let Some(error) = index_damage {
+        run.out.note(format!("damaged: the index: {}; the state of sources is not known", error.chain()));
     }
     if damaged.is_empty() && !unreadable {
         return Ok(ExitCode::Ok);

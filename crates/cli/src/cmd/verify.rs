@@ -5,6 +5,7 @@ use crate::args::Verify;
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::local::state_folder;
+use crate::protection::last_good_but;
 use crate::run::Run;
 use crate::text;
 use lastgood_model::{Error, ErrorKind};
@@ -13,7 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
-    let (repository, _) = run.open_one()?;
+    let (repository, app) = run.open_one()?;
     let ledger = state_folder().map(|folder| folder.join("verify").join(format!("{}.json", repository.id())));
     let mut options = match (args.sample, args.within) {
         (Some(percent), _) => VerifyOptions::sample(percent, std::hash::RandomState::new().build_hasher().finish()),
@@ -56,10 +57,18 @@ pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
         } else {
             run.out.line(format!("DAMAGED: {}; {read}", text::counted(found.damage_total, "finding")))?;
             check::affected(&run.out, &found.snapshots_affected, found.counts.snapshots)?;
+            let last = last_good_but(&repository, app.as_deref(), &found.snapshots_affected)?;
+            run.out.line(format!(
+                "Last good recovery point: {}",
+                last.map_or_else(|| "none".to_owned(), |last| last.describe())
+            ))?;
         }
         if let Some(coverage) = &found.coverage {
             let waited = match coverage.packs_never_verified {
-                0 => format!("; the longest any has waited is {}", text::duration(Duration::from_secs(coverage.oldest_unverified_secs))),
+                0 => format!(
+                    "; the longest any has waited is {}",
+                    text::duration(Duration::from_secs(coverage.oldest_unverified_secs))
+                ),
                 packs => format!("; {} not verified yet", text::counted(packs, "pack")),
             };
             run.out.line(format!("Verified so far: {:.1} % of all bytes{waited}", coverage.covered_percent))?;

@@ -98,10 +98,12 @@ impl Diagnostic {
 /// True for a line that looks as if a key or password stood in it itself instead of a reference to it.
 fn may_hold_secret(line: &str) -> bool {
     let lower = line.to_ascii_lowercase();
-    let named = ["key", "password", "secret", "token"].iter().any(|word| lower.contains(word));
-    let by_reference = ["file", "env", "command", "systemd"]
-        .iter()
-        .any(|way| lower.contains(&format!("{way} =")) || lower.contains(&format!("{way}=")) || lower.contains(&format!("{way}\" ")));
+    let named = ["key", "pass", "pwd", "secret", "token"].iter().any(|word| lower.contains(word));
+    let by_reference = ["file", "env", "command", "systemd"].iter().any(|way| {
+        lower.contains(&format!("{way} ="))
+            || lower.contains(&format!("{way}="))
+            || lower.contains(&format!("{way}\" "))
+    });
     lower.contains("lg1-") || (named && lower.contains('=') && !by_reference)
 }
 
@@ -113,7 +115,15 @@ mod tests {
         let start = text.find(needle).unwrap();
         let source = SourceText { name: "lastgood.toml".into(), text: text.into() };
         let place = Place::File(start..start + needle.len());
-        (source, Diagnostic { place, message: "unknown key".into(), hint: Some("did you mean `x`?".into()), is_secret: false })
+        (
+            source,
+            Diagnostic {
+                place,
+                message: "unknown key".into(),
+                hint: Some("did you mean `x`?".into()),
+                is_secret: false,
+            },
+        )
     }
 
     #[test]
@@ -128,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_secret_in_clear_is_not_repeated() {
-        for text in ["key = \"hunter2\"", "key = lg1-hunter2", "pasword = 'hunter2'", "x = \"lg1-hunter2\" # file = "] {
+        for text in ["key = \"hunter2\"", "key = lg1-hunter2", "passwort = 'hunter2'", "x = \"lg1-hunter2\" # file = "]
+        {
             let (source, diagnostic) = at(text, "=");
             assert!(!diagnostic.render(&source).contains("hunter2"), "{text}");
         }

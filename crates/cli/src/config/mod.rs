@@ -1,6 +1,7 @@
 //! The config: `lastgood.toml`, the environment over it, and defaults below it. Flags go over all of this, in the
 //! commands. What is wrong is told with its place; nothing is guessed and nothing unknown is passed over.
 
+mod decode;
 mod diagnostic;
 mod locate;
 mod read;
@@ -10,22 +11,17 @@ mod suggest;
 mod tree;
 
 pub(crate) use locate::FILE_NAME;
-pub(crate) use read::{Setting, quoted};
+pub(crate) use read::Setting;
 pub(crate) use secret::SecretRef;
 pub(crate) use suggest::nearest;
 
-use crate::text::{parse_duration, parse_size};
 use crate::wiring::Place;
-use diagnostic::{Diagnostic, SourceText};
-use lastgood_model::manifest::Manifest;
-use lastgood_model::node::is_safe_name;
+use decode::decode;
+use diagnostic::SourceText;
 use lastgood_model::{Context, Error, Result};
 use lastgood_repo::Compression;
-use read::{Findings, Found, Reading, Section, Show};
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tree::{Place as Written, Table};
 
 /// Variables that begin so are laid over the config file.
 const VARIABLE_PREFIX: &str = "LASTGOOD__";
@@ -67,13 +63,7 @@ pub(crate) enum SourceSpec {
     /// A database.
     Sqlite { path: PathBuf, digest: Digest },
     /// What a command prints.
-    Command {
-        argv: Vec<String>,
-        file: String,
-        env: Vec<(String, String)>,
-        cwd: PathBuf,
-        timeout: Option<Duration>,
-    },
+    Command { argv: Vec<String>, file: String, env: Vec<(String, String)>, cwd: PathBuf, timeout: Option<Duration> },
 }
 
 /// How much a manifest says of a database.
@@ -147,7 +137,9 @@ impl Config {
         let (source, folder) = match &file {
             Some(path) => {
                 let text = fs_err::read_to_string(path).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::InvalidData => Error::invalid("the config is not UTF-8 text").with_source(error),
+                    std::io::ErrorKind::InvalidData => {
+                        Error::invalid("the config is not UTF-8 text").with_source(error)
+                    }
                     _ => Error::io("read config", error),
                 })?;
                 let absolute = std::path::absolute(path).context("find the config's folder")?;
@@ -171,297 +163,6 @@ impl Config {
     fn repository(&self, name: &str) -> Option<&RepositoryConfig> {
         self.repositories.iter().find(|r| r.name == name)
     }
-}
-
-/// Reads a config from its text and the variables over it.
-fn decode(source: &SourceText, variables: &[(String, String)], folder: PathBuf) -> Result<Config, ConfigProblems> {
-    let mut table = match tree::parse(&source.text) {
-        Ok(table) => table,
-        Err(errors) => {
-            let wrong = errors
-                .iter()
-                .map(|error| Diagnostic {
-                    place: error.span().map_or(Written::Missing, Written::File),
-                    message: format!("not TOML: {}", error.message().lines().collect::<Vec<_>>().join(", ")),
-                    hint: None,
-                    is_secret: false,
-                })
-                .collect::<Vec<_>>();
-            return Err(problems(source, wrong));
-        }
-    };
-    for (name, value) in variables {
-        let path: Vec<&str> = name[VARIABLE_PREFIX.len()..].split("__").collect();
-        table.lay_over(&path, value, name);
-    }
-    let reading = Reading { source, found: RefCell::new(Findings::default()) };
-    let mut config = read_top(&reading, table, folder);
-    let found = reading.found.into_inner();
-    if found.wrong.is_empty() {
-        config.settings = found.set;
-        Ok(config)
-    } else {
-        Err(problems(source, found.wrong))
-    }
-}
-
-fn problems(source: &SourceText, wrong: Vec<Diagnostic>) -> ConfigProblems {
-    ConfigProblems {
-        lines: wrong.iter().map(|d| d.line(source)).collect(),
-        rendered: wrong.iter().map(|d| d.render(source)).collect(),
-    }
-}
-
-fn read_top(reading: &Reading<'_>, table: Table, folder: PathBuf) -> Config {
-    let mut top = Section::new(reading, "", table, Written::Missing);
-    let default_app = || {
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "app".to_owned())
-    };
-    let app = match top.table("app", None) {
-        Some(section) => read_app(section, default_app),
-        None => {
-            let app = default_app();
-            top.default("app.name", &quoted(&app));
-            app
-        }
-    };
-    let mut sources = Vec::new();
-    for (name, section) in top.named_tables("source") {
-        check_name(reading, &name, "source");
-        sources.extend(read_source(section, &name.name, &folder).map(|spec| SourceConfig { name: name.name, spec }));
-    }
-    let mut repositories = Vec::new();
-    for (name, section) in top.named_tables("repository") {
-        check_name(reading, &name, "repository");
-        repositories.extend(read_repository(section, &name.name, &folder));
-    }
-    top.close(|key| match key {
-        "schedule" => Some(not_yet("[schedule]", "run `lastgood backup` from cron or a systemd timer")),
-        "sources" | "repositories" => Some((
-            format!("unknown key `{key}` at the top of the config"),
-            format!("write [{}.NAME]", if key == "sources" { "source" } else { "repository" }),
-        )),
-        _ => None,
-    });
-    Config { file: None, app, sources, repositories, settings: Vec::new() }
-}
-
-/// What to say of a key that is meant for later: refused, so that nobody relies upon it.
-fn not_yet(what: &str, instead: &str) -> (String, String) {
-    (format!("{what} is not acted upon by this version"), format!("remove it, so that nobody relies on it; {instead}"))
-}
-
-fn read_app(mut section: Section<'_>, default: impl Fn() -> String) -> String {
-    let name = match section.text("name") {
-        Some(found) => {
-            if found.value.is_empty() || found.value.contains('/') || found.value.chars().any(char::is_control) {
-                let hint = Some("it is used in selectors such as app:shop".to_owned());
-                section.wrong(&found.place, "`app.name` must not be empty, and hold neither `/` nor control characters", hint);
-            }
-            found.value
-        }
-        None => {
-            let app = default();
-            section.default("name", &quoted(&app));
-            app
-        }
-    };
-    section.close(|key| match key {
-        "rpo" => Some(not_yet("`app.rpo`", "how often a recovery point is taken is up to what starts `lastgood backup`")),
-        "rto" => Some(not_yet("`app.rto`", "`lastgood protect` tells how long its restore took")),
-        _ => None,
-    });
-    name
-}
-
-fn check_name(reading: &Reading<'_>, key: &tree::Key, what: &str) {
-    let name = &key.name;
-    let message = if !is_safe_name(name.as_bytes()) || name.chars().any(char::is_control) {
-        format!("{} cannot be the name of a {what}: it must be usable as the name of a folder", quoted(name))
-    } else if name == Manifest::FOLDER {
-        format!("{} cannot be the name of a {what}: it is lastgood's own folder", quoted(name))
-    } else {
-        return;
-    };
-    reading.wrong(&key.place, message, Some("use letters, digits, - and _".to_owned()));
-}
-
-const KINDS: [(&str, &[&str]); 3] = [
-    ("files", &["paths", "exclude", "exclude_files", "one_file_system", "exclude_caches", "exclude_larger_than"]),
-    ("sqlite", &["path", "digest"]),
-    ("command", &["command", "file", "env", "cwd", "timeout"]),
-];
-
-/// Kinds of source that are meant for later.
-const KINDS_LATER: [&str; 6] = ["postgres", "mysql", "mongodb", "firestore", "bucket", "settings"];
-
-fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<SourceSpec> {
-    let kind = section.text("kind");
-    let Some(kind) = kind else {
-        section.missing("kind", "\"files\"");
-        return None;
-    };
-    let spec = match kind.value.as_str() {
-        "files" => read_files(&mut section, folder),
-        "sqlite" => read_sqlite(&mut section, folder),
-        "command" => read_command(&mut section, folder),
-        later if KINDS_LATER.contains(&later) => {
-            let hint = "protect a dump of it meanwhile, with kind = \"command\"".to_owned();
-            section.wrong(&kind.place, format!("sources of kind {} are not in this version", quoted(later)), Some(hint));
-            return None;
-        }
-        other => {
-            let known = KINDS.iter().map(|(kind, _)| *kind);
-            let hint = match nearest(other, known.clone()) {
-                Some(kind) => format!("did you mean {}?", quoted(kind)),
-                None => format!("known kinds: {}", known.collect::<Vec<_>>().join(", ")),
-            };
-            section.wrong(&kind.place, format!("unknown kind of source {}", quoted(other)), Some(hint));
-            return None;
-        }
-    };
-    section.close(|key| {
-        let (other, _) = KINDS.iter().find(|(_, keys)| keys.contains(&key))?;
-        // What is but a slip for a key of this kind gets its suggestion from the caller.
-        let own = KINDS.iter().find(|(k, _)| *k == kind.value).map_or(&[][..], |(_, keys)| keys);
-        let hint = match nearest(key, own.iter().copied()) {
-            Some(word) => format!("did you mean `{word}`?"),
-            None => format!("remove it, or make a source of kind {} of its own for it", quoted(other)),
-        };
-        Some((
-            format!("`{key}` belongs to sources of kind {}, but source {} is of kind {}", quoted(other), quoted(name), quoted(&kind.value)),
-            hint,
-        ))
-    });
-    spec
-}
-
-fn read_files(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
-    let paths = section.list("paths", Show::All);
-    let exclude = section.list("exclude", Show::All).map(|f| f.value).unwrap_or_default();
-    let exclude_files = section.list("exclude_files", Show::All).map(|f| f.value).unwrap_or_default();
-    let one_file_system = section.flag("one_file_system");
-    let exclude_caches = section.flag("exclude_caches");
-    let larger = section.parsed("exclude_larger_than", "a size such as \"1GiB\" or \"500MB\"", parse_size);
-    let Some(paths) = paths else {
-        section.missing("paths", "[\"/srv/app/uploads\"]");
-        return None;
-    };
-    if paths.value.is_empty() {
-        section.wrong(&paths.place, format!("`{}` names nothing", section.path_of("paths")), None);
-    }
-    Some(SourceSpec::Files {
-        paths: paths.value.iter().map(|p| folder.join(p)).map(tidied).collect(),
-        exclude,
-        exclude_files: exclude_files.iter().map(|p| folder.join(p)).map(tidied).collect(),
-        one_file_system,
-        exclude_caches,
-        exclude_larger_than: larger.map(|f| f.value),
-    })
-}
-
-fn read_sqlite(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
-    let path = section.text("path");
-    let choices = [("schema", Digest::Schema), ("image", Digest::Image), ("full", Digest::Full)];
-    let digest = section.choice("digest", &choices).map(|f| f.value);
-    let Some(path) = path else {
-        section.missing("path", "\"/srv/app/app.db\"");
-        return None;
-    };
-    if digest.is_none() {
-        section.default("digest", "\"image\"");
-    }
-    Some(SourceSpec::Sqlite { path: tidied(folder.join(path.value)), digest: digest.unwrap_or_default() })
-}
-
-fn read_command(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
-    let argv = section.list("command", Show::FirstOnly);
-    let file = section.text("file");
-    let env = section.pairs("env");
-    let cwd = section.text("cwd");
-    let timeout = section.parsed("timeout", "a span such as \"10m\" or \"2h\"", parse_duration);
-    if file.is_none() {
-        section.default("file", "\"output\"");
-    }
-    let Some(argv) = argv else {
-        section.missing("command", "[\"pg_dump\", \"--format=plain\", \"shop\"]");
-        return None;
-    };
-    if argv.value.first().is_none_or(String::is_empty) {
-        section.wrong(&argv.place, format!("`{}` names no program", section.path_of("command")), None);
-    }
-    if let Some(found) = file.as_ref().filter(|f| !is_safe_name(f.value.as_bytes())) {
-        let message = format!("`{}` must be a plain file name, without `/`", section.path_of("file"));
-        section.wrong(&found.place, message, None);
-    }
-    Some(SourceSpec::Command {
-        argv: argv.value,
-        file: file.map_or_else(|| "output".to_owned(), |f| f.value),
-        env,
-        cwd: cwd.map_or_else(|| folder.to_owned(), |f| tidied(folder.join(f.value))),
-        timeout: timeout.map(|f| f.value),
-    })
-}
-
-fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Option<RepositoryConfig> {
-    let url = section.text("url");
-    let key = section.table("key", Some(SECRET_HINT)).and_then(|key| read_secret(key, folder));
-    let choices = [
-        ("fast", Compression::Fast),
-        ("balanced", Compression::Balanced),
-        ("max", Compression::Max),
-        ("off", Compression::Off),
-    ];
-    let compression = section.choice("compression", &choices).map(|f| f.value);
-    if compression.is_none() {
-        section.default("compression", "\"balanced\"");
-    }
-    let place = match url {
-        None => {
-            section.missing("url", "\"/var/backups/app\"");
-            None
-        }
-        Some(Found { value, place }) => match Place::parse(value.as_ref(), folder) {
-            Ok(place) => Some(place),
-            Err(error) => {
-                section.wrong(&place, format!("`{}`: {}", section.path_of("url"), error.chain()), error.hint().map(str::to_owned));
-                None
-            }
-        },
-    };
-    section.close(|key| match key {
-        "keep" => Some(not_yet("`keep`", "every recovery point is kept; `restic forget` works on the repository")),
-        "password" | "password_file" | "key_file" => {
-            Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned()))
-        }
-        _ => None,
-    });
-    place.map(|place| RepositoryConfig { name: name.to_owned(), place, key, compression: compression.unwrap_or_default() })
-}
-
-const SECRET_HINT: &str =
-    "write key = { file = \"path\" }, { env = \"VARIABLE\" }, { command = [\"program\", …] } or { systemd = \"credential\" }";
-
-fn read_secret(mut section: Section<'_>, folder: &Path) -> Option<SecretRef> {
-    let place = section.place.clone();
-    let mut ways = Vec::new();
-    ways.extend(section.text("file").map(|f| SecretRef::File(tidied(folder.join(f.value)))));
-    ways.extend(section.text("env").map(|f| SecretRef::Env(f.value)));
-    ways.extend(section.list("command", Show::FirstOnly).map(|f| SecretRef::Command(f.value)));
-    ways.extend(section.text("systemd").map(|f| SecretRef::Systemd(f.value)));
-    if ways.len() > 1 {
-        section.wrong(&place, format!("`{}` names more than one way to the secret", section.path), Some(SECRET_HINT.into()));
-    } else if ways.is_empty() {
-        section.wrong(&place, format!("`{}` does not say where the secret is", section.path), Some(SECRET_HINT.into()));
-    }
-    section.close(|_| None);
-    ways.into_iter().next()
-}
-
-/// Without `.` components, so that paths read as people write them.
-fn tidied(path: PathBuf) -> PathBuf {
-    path.components().filter(|c| *c != std::path::Component::CurDir).collect()
 }
 
 #[cfg(test)]

@@ -73,11 +73,13 @@ pub(super) struct Section<'a> {
     pub(super) place: Place,
     left: Vec<(Key, Item)>,
     known: Vec<&'static str>,
+    /// Keys that were there, usable or not.
+    present: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn new(reading: &'a Reading<'a>, path: &str, table: Table, place: Place) -> Self {
-        Self { reading, path: path.to_owned(), place, left: table.entries, known: Vec::new() }
+        Self { reading, path: path.to_owned(), place, left: table.entries, known: Vec::new(), present: Vec::new() }
     }
 
     /// The path of a key in this section.
@@ -89,6 +91,7 @@ impl<'a> Section<'a> {
     fn take(&mut self, key: &'static str) -> Option<Item> {
         self.known.push(key);
         let at = self.left.iter().position(|(k, _)| k.name == key)?;
+        self.present.push(key);
         Some(self.left.remove(at).1)
     }
 
@@ -228,7 +231,11 @@ impl<'a> Section<'a> {
         for (name, item) in table.left {
             match item.value {
                 Value::Text(value) | Value::Raw(value) => {
-                    self.reading.set(format!("{}.{}", self.path_of(key), name.name), "\"(not shown)\"".into(), Some(&item.place));
+                    self.reading.set(
+                        format!("{}.{}", self.path_of(key), name.name),
+                        "\"(not shown)\"".into(),
+                        Some(&item.place),
+                    );
                     pairs.push((name.name, value));
                 }
                 _ => self.reading.wrong_secret(
@@ -268,7 +275,11 @@ impl<'a> Section<'a> {
         let mut tables = Vec::new();
         let path = outer.path.clone();
         for (name, item) in outer.left {
-            let inner = if is_bare(&name.name) { format!("{path}.{}", name.name) } else { format!("{path}.{}", quoted(&name.name)) };
+            let inner = if is_bare(&name.name) {
+                format!("{path}.{}", name.name)
+            } else {
+                format!("{path}.{}", quoted(&name.name))
+            };
             match item.value {
                 Value::Table(table) => {
                     let place = name.place.clone();
@@ -284,13 +295,29 @@ impl<'a> Section<'a> {
         tables
     }
 
+    /// The same for a key of a table that is not there at all.
+    pub(super) fn default_below(&self, table: &str, key: &str, value: &str) {
+        self.reading.set(format!("{}.{key}", self.path_of(table)), value.to_owned(), None);
+    }
+
     /// Notes the value that holds because nothing was written.
     pub(super) fn default(&self, key: &str, value: &str) {
         self.note(key, value.to_owned(), None);
     }
 
-    /// Notes that a key is missing.
-    pub(super) fn missing(&self, key: &str, example: &str) {
+    /// Notes that a key is missing; or, where something like it is there, that this is what was meant. To be called when
+    /// all other keys were asked for. One that is there and unusable was told before.
+    pub(super) fn missing(&mut self, key: &str, example: &str) {
+        if self.present.contains(&key) {
+            return;
+        }
+        let slip = self.left.iter().position(|(k, _)| nearest(&k.name, [key]).is_some());
+        if let Some(at) = slip {
+            let (written, _) = self.left.remove(at);
+            let message = format!("unknown key `{}` in [{}]", written.name, self.path);
+            self.reading.wrong(&written.place, message, Some(format!("did you mean `{key}`?")));
+            return;
+        }
         let message = format!("`{key}` is missing in [{}]", self.path);
         self.reading.wrong(&self.place, message, Some(format!("add a line such as `{key} = {example}`")));
     }
@@ -303,7 +330,11 @@ impl<'a> Section<'a> {
     /// Every key that nobody asked for is an error. `elsewhere` may know what it means elsewhere, or later.
     pub(super) fn close(self, elsewhere: impl Fn(&str) -> Option<(String, String)>) {
         for (key, _) in &self.left {
-            let home = if self.path.is_empty() { "at the top of the config".to_owned() } else { format!("in [{}]", self.path) };
+            let home = if self.path.is_empty() {
+                "at the top of the config".to_owned()
+            } else {
+                format!("in [{}]", self.path)
+            };
             let (message, hint) = match elsewhere(&key.name) {
                 Some((message, hint)) => (message, Some(hint)),
                 None => {

@@ -124,8 +124,10 @@ fn run(argv: &[String]) -> Result<Zeroizing<String>> {
 fn credential(name: &str) -> Result<PathBuf> {
     match std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()) {
         Some(folder) => Ok(PathBuf::from(folder).join(name)),
-        None => Err(Error::new(ErrorKind::WrongKey, "systemd has passed no credentials: CREDENTIALS_DIRECTORY is not set")
-            .with_hint("set LoadCredential= in the service, or run it through systemd-run")),
+        None => {
+            Err(Error::new(ErrorKind::WrongKey, "systemd has passed no credentials: CREDENTIALS_DIRECTORY is not set")
+                .with_hint("set LoadCredential= in the service, or run it through systemd-run"))
+        }
     }
 }
 

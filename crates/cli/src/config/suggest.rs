@@ -6,7 +6,7 @@ pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
     known
         .into_iter()
         .map(|word| (distance(&written, &word.to_lowercase()), word))
-        .filter(|(distance, word)| *distance <= 1 + word.chars().count().max(written.chars().count()) / 4)
+        .filter(|(distance, word)| *distance <= (word.chars().count().max(written.chars().count()) / 3).clamp(1, 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
 }
@@ -46,6 +46,9 @@ mod tests {
             ("onefilesystem", Some("one_file_system")),
             ("retention", None),
             ("x", None),
+            ("kinds", Some("kind")),
+            ("find", Some("kind")),
+            ("best", None),
             ("", None),
         ] {
             assert_eq!(nearest(written, known), want, "{written}");

@@ -1,3 +1,4 @@
+use super::decode::KINDS;
 use super::*;
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
@@ -139,10 +140,13 @@ fn check(text: &str, position: &str, words: &[&str]) {
 
 #[test]
 fn a_typo_is_shown_where_it_is_with_a_suggestion() {
-    let problems = read("[source.uploads]\nkind = \"files\"\npaths = [\"/srv\"]\nexlude = [\"*.tmp\"]\n", &[]).unwrap_err();
+    let problems =
+        read("[source.uploads]\nkind = \"files\"\npaths = [\"/srv\"]\nexlude = [\"*.tmp\"]\n", &[]).unwrap_err();
     assert_eq!(
         problems.rendered,
-        ["unknown key `exlude` in [source.uploads]\n --> lastgood.toml:4:1\n  |\n4 | exlude = [\"*.tmp\"]\n  | ^^^^^^\n  = help: did you mean `exclude`?"]
+        [
+            "unknown key `exlude` in [source.uploads]\n --> lastgood.toml:4:1\n  |\n4 | exlude = [\"*.tmp\"]\n  | ^^^^^^\n  = help: did you mean `exclude`?"
+        ]
     );
 }
 
@@ -157,14 +161,34 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check("[source.x]\nkind = 'sqlte'\n", "lastgood.toml:2:8:", &["did you mean \"sqlite\""]);
     check("[source.x]\nkind = 'postgres'\n", "lastgood.toml:2:8:", &["not in this version"]);
     check("[source.x]\nkind = 'sqlite'\n", "lastgood.toml:1:9:", &["`path` is missing"]);
-    check("[source.x]\nkind = 'sqlite'\npath = 'a'\npaths = ['a']\n", "lastgood.toml:4:1:", &["belongs to sources of kind \"files\"", "did you mean `path`"]);
-    check("[source.x]\nkind = 'sqlite'\npath = 'a'\ntimeout = '1m'\n", "lastgood.toml:4:1:", &["belongs to sources of kind \"command\""]);
-    check("[source.x]\nkind = 'sqlite'\npath = 'a'\ndigest = 'ful'\n", "lastgood.toml:4:10:", &["did you mean \"full\""]);
+    check(
+        "[source.x]\nkind = 'sqlite'\npath = 'a'\npaths = ['a']\n",
+        "lastgood.toml:4:1:",
+        &["belongs to sources of kind \"files\"", "did you mean `path`"],
+    );
+    check(
+        "[source.x]\nkind = 'sqlite'\npath = 'a'\ntimeout = '1m'\n",
+        "lastgood.toml:4:1:",
+        &["belongs to sources of kind \"command\""],
+    );
+    check(
+        "[source.x]\nkind = 'sqlite'\npath = 'a'\ndigest = 'ful'\n",
+        "lastgood.toml:4:10:",
+        &["did you mean \"full\""],
+    );
     check("[source.x]\nkind = 'files'\npaths = []\n", "lastgood.toml:3:9:", &["names nothing"]);
     check("[source.x]\nkind = 'files'\npaths = '/srv'\n", "lastgood.toml:3:9:", &["must be a list of strings"]);
     check("[source.x]\nkind = 'files'\npaths = ['a', 1]\n", "lastgood.toml:3:15:", &["must be a list of strings"]);
-    check("[source.x]\nkind = 'files'\npaths = ['a']\nexclude_larger_than = 'big'\n", "lastgood.toml:4:23:", &["a size such as"]);
-    check("[source.x]\nkind = 'files'\npaths = ['a']\nexclude_caches = 'yes'\n", "lastgood.toml:4:18:", &["without quotes"]);
+    check(
+        "[source.x]\nkind = 'files'\npaths = ['a']\nexclude_larger_than = 'big'\n",
+        "lastgood.toml:4:23:",
+        &["a size such as"],
+    );
+    check(
+        "[source.x]\nkind = 'files'\npaths = ['a']\nexclude_caches = 'yes'\n",
+        "lastgood.toml:4:18:",
+        &["without quotes"],
+    );
     check("[source.x]\nkind = 'command'\ncommand = ['']\n", "lastgood.toml:3:11:", &["names no program"]);
     check("[source.x]\nkind = 'command'\ncommand = ['a']\nfile = 'a/b'\n", "lastgood.toml:4:8:", &["plain file name"]);
     check("[source.x]\nkind = 'command'\ncommand = ['a']\ntimeout = '5'\n", "lastgood.toml:4:11:", &["a span such as"]);
@@ -174,9 +198,19 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check("[repository.r]\n", "lastgood.toml:1:13:", &["`url` is missing"]);
     check("[repository.r]\nurl = 's3://b'\n", "lastgood.toml:2:7:", &["`s3:`"]);
     check("[repository.r]\nurl = '/r'\ncompression = 'best'\n", "lastgood.toml:3:15:", &["it can be"]);
-    check("[repository.r]\nurl = '/r'\nkey = { fiel = 'k' , env = 'K' }\n", "lastgood.toml:3:9:", &["did you mean `file`"]);
-    check("[repository.r]\nurl = '/r'\nkey = { file = 'k', env = 'K' }\n", "lastgood.toml:3:7:", &["more than one way"]);
+    check(
+        "[repository.r]\nurl = '/r'\nkey = { fiel = 'k' , env = 'K' }\n",
+        "lastgood.toml:3:9:",
+        &["did you mean `file`"],
+    );
+    check(
+        "[repository.r]\nurl = '/r'\nkey = { file = 'k', env = 'K' }\n",
+        "lastgood.toml:3:7:",
+        &["more than one way"],
+    );
     check("[repository.r]\nurl = '/r'\nkey = {}\n", "lastgood.toml:3:7:", &["does not say where"]);
+    check("[source.x]\nkind = 'files'\npaths = ['~/a']\n", "lastgood.toml:3:9:", &["`~` is not expanded"]);
+    check("[repository.r]\nurl = '/r'\nkey = { file = '~/k' }\n", "lastgood.toml:3:16:", &["`~` is not expanded"]);
     check("x = [\n", "lastgood.toml:", &["not TOML"]);
 }
 
@@ -194,7 +228,8 @@ fn what_is_meant_for_later_is_refused_in_plain_words_and_not_as_a_typo() {
 
 #[test]
 fn a_secret_in_clear_is_refused_and_not_repeated() {
-    for text in ["key = 'hunter2'", "key = hunter2", "key = ['hunter2']", "password = 'hunter2'", "ky = 'lg1-hunter2'"] {
+    for text in ["key = 'hunter2'", "key = hunter2", "key = ['hunter2']", "password = 'hunter2'", "ky = 'lg1-hunter2'"]
+    {
         let problems = read(&format!("[repository.r]\nurl = '/r'\n{text}\n"), &[]).unwrap_err();
         let all = problems.rendered.join("\n") + &problems.lines.join("\n");
         assert!(!all.contains("hunter2"), "{all}");

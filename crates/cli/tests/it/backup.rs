@@ -67,7 +67,9 @@ fn a_source_that_vanished_makes_the_point_incomplete_and_says_what_that_means() 
     // Asked for what is not in it, the restore says why.
     let to = shop.beside("to");
     let to = to.to_str().unwrap();
-    shop.run(["restore", "latest", "--to", to, "--source", "uploads"]).ends_with(14).says(&["its capture failed", "latest~1"]);
+    shop.run(["restore", "latest", "--to", to, "--source", "uploads"])
+        .ends_with(14)
+        .says(&["its capture failed", "latest~1"]);
     shop.run(["restore", &good, "--to", to, "--source", "uploads"]).ok();
 }
 

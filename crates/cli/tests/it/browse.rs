@@ -66,7 +66,10 @@ fn the_difference_between_two_points_is_told() {
     let ran = shop.run(["diff", "latest~1", "latest", "uploads"]).ok();
     let marks: Vec<&str> = ran.stdout.lines().filter(|l| l.contains(&uploads)).collect();
     let starts = |letter: &str, name: &str| marks.iter().any(|l| l.starts_with(letter) && l.contains(name));
-    assert!(starts("-", "a.txt") && starts("M", "b.jpg") && starts("+", "new.txt") && starts("U", "c.txt"), "{marks:?}");
+    assert!(
+        starts("-", "a.txt") && starts("M", "b.jpg") && starts("+", "new.txt") && starts("U", "c.txt"),
+        "{marks:?}"
+    );
     assert_eq!(marks.len(), 4, "{marks:?}");
     let stat = shop.run(["diff", "latest~1", "latest", "uploads", "--stat"]).ok();
     assert!(stat.stdout.starts_with("1 added, 1 removed, 1 modified, 1 with other metadata"), "{}", stat.stdout);
@@ -81,8 +84,18 @@ fn a_reader_that_goes_away_is_no_failure() {
         fs_err::write(shop.path(format!("uploads/a file with a rather long name, number {n}")), "").unwrap();
     }
     shop.run(["protect", "./uploads"]).ok();
-    for arguments in [&["ls", "latest", "-R"][..], &["find", "*"], &["ls", "latest", "-R", "--output", "json"], &["ls", "latest", "-R", "--output", "ndjson"]] {
-        let mut child = shop.command(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    for arguments in [
+        &["ls", "latest", "-R"][..],
+        &["find", "*"],
+        &["ls", "latest", "-R", "--output", "json"],
+        &["ls", "latest", "-R", "--output", "ndjson"],
+    ] {
+        let mut child = shop
+            .command(arguments)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -21,7 +21,10 @@ fn a_typo_is_shown_in_place_and_nothing_is_done() {
     );
     let (code, error) = shop.json(["backup"]);
     assert_eq!(code, Some(2));
-    assert_eq!((&error["type"], &error["kind"], &error["exit_code"]), (&"lastgood.error".into(), &"config".into(), &2.into()));
+    assert_eq!(
+        (&error["type"], &error["kind"], &error["exit_code"]),
+        (&"lastgood.error".into(), &"config".into(), &2.into())
+    );
     assert!(error["message"].as_str().unwrap().contains("lastgood.toml:12:1: unknown key `pahts`"));
     shop.config(&config);
     assert_eq!(shop.snapshots().len(), 1);
@@ -59,7 +62,9 @@ fn the_config_is_looked_for_where_the_manual_says_and_flags_go_over_it() {
     let flag = shop.beside("flag.toml");
     let flagged = show.iter().copied().chain(["--config", flag.to_str().unwrap()]);
     assert_eq!(shown(shop.command(flagged).env("LASTGOOD_CONFIG", shop.beside("variable.toml"))), "of-flag");
-    run(shop.command(show).env("LASTGOOD_CONFIG", "/nonexistent")).ends_with(2).says(&["LASTGOOD_CONFIG names /nonexistent"]);
+    run(shop.command(show).env("LASTGOOD_CONFIG", "/nonexistent"))
+        .ends_with(2)
+        .says(&["LASTGOOD_CONFIG names /nonexistent"]);
 }
 
 #[test]
@@ -97,7 +102,14 @@ fn the_schema_is_json_and_secrets_are_not_shown() {
         "[source.d]\nkind = 'command'\ncommand = ['dump', '--password=hunter2']\nenv = { PGPASSWORD = 'hunter2' }\n\
          [repository.r]\nurl = 'backups'\nkey = { command = ['pass', 'hunter2'] }\n",
     );
-    for arguments in [&["config", "show"][..], &["config", "check"], &["config", "show", "--output", "json"], &["doctor"], &["backup", "-vvv"], &["snapshots"]] {
+    for arguments in [
+        &["config", "show"][..],
+        &["config", "check"],
+        &["config", "show", "--output", "json"],
+        &["doctor"],
+        &["backup", "-vvv"],
+        &["snapshots"],
+    ] {
         let ran = shop.run(arguments);
         assert!(!format!("{ran:?}").contains("hunter2"), "{arguments:?}: {ran:?}");
     }

@@ -31,7 +31,11 @@ fn every_failure_has_its_code_its_object_and_what_to_do_next() {
         assert!(!ran.stderr.is_empty() && ran.stdout.is_empty(), "{arguments:?}: {ran:?}");
         let (json_code, error) = shop.json(*arguments);
         assert_eq!(json_code, Some(*code), "{arguments:?}");
-        assert_eq!((error["type"].as_str(), error["kind"].as_str()), (Some("lastgood.error"), Some(*kind)), "{arguments:?}: {error}");
+        assert_eq!(
+            (error["type"].as_str(), error["kind"].as_str()),
+            (Some("lastgood.error"), Some(*kind)),
+            "{arguments:?}: {error}"
+        );
         assert_eq!(error["exit_code"], *code);
         assert!(error["hint"].is_string(), "{arguments:?} leaves the user alone: {error}");
     }
@@ -55,7 +59,23 @@ fn help_version_and_completions_go_to_standard_output() {
     let shop = Shop::new();
     let help = shop.run(["--help"]).ok();
     assert!(help.stdout.contains("Examples:") && help.stdout.contains("lastgood protect ./shop.db ./uploads"));
-    for command in ["protect", "init", "backup", "restore", "snapshots", "ls", "cat", "find", "diff", "check", "verify", "key", "config", "doctor", "completions"] {
+    for command in [
+        "protect",
+        "init",
+        "backup",
+        "restore",
+        "snapshots",
+        "ls",
+        "cat",
+        "find",
+        "diff",
+        "check",
+        "verify",
+        "key",
+        "config",
+        "doctor",
+        "completions",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in the help");
         shop.run([command, "--help"]).ok();
     }
@@ -78,7 +98,7 @@ fn results_and_remarks_do_not_mix() {
     // Standard output that takes nothing is a failure, not a success that nobody saw.
     let mut command = shop.command(["snapshots"]);
     let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    command.stdout(std::fs::File::from(full.into_parts().0));
+    command.stdout(full.into_parts().0);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("write to standard output"));

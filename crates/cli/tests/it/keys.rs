@@ -38,7 +38,9 @@ fn a_key_file_is_never_overwritten() {
 fn a_wrong_or_missing_key_is_told_with_where_it_came_from() {
     let shop = Shop::protected();
     shop.run(["key", "generate", "other.key"]).ok();
-    shop.run(["snapshots", "--key-file", "other.key"]).ends_with(12).says(&["other.key", "does not open the repository"]);
+    shop.run(["snapshots", "--key-file", "other.key"])
+        .ends_with(12)
+        .says(&["other.key", "does not open the repository"]);
     shop.run(["snapshots", "--key-file", "none.key"]).ends_with(12).says(&["none.key", "there is no key file"]);
     let mut typo = shop.key().into_bytes();
     typo[10] = if typo[10] == b'a' { b'b' } else { b'a' };

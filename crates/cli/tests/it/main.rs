@@ -1,5 +1,7 @@
 //! lastgood as a user meets it: the real program, on a real database and folder, in a home of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
 mod backup;
 mod browse;
 mod config;

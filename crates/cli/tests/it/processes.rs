@@ -14,7 +14,9 @@ fn begun(shop: &Shop) -> (Child, Pid) {
     assert!(made.success());
     let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
     // The name comes before `shop` in no order: databases and commands are captured as they stand in the config.
-    shop.config(&format!("{config}\n[source.wait]\nkind = 'command'\ncommand = ['sh', '-c', 'echo $$ > began; exec sleep 600']\n"));
+    shop.config(&format!(
+        "{config}\n[source.wait]\nkind = 'command'\ncommand = ['sh', '-c', 'echo $$ > began; exec sleep 600']\n"
+    ));
     let child = shop.command(["backup"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(fs_err::File::open(&fifo).unwrap()).read_line(&mut line).unwrap();
@@ -70,7 +72,10 @@ fn a_lock_of_a_living_process_is_respected() {
     for arguments in [&["backup"][..], &["check"], &["verify"], &["restore", "latest", "--to", "out"]] {
         let (code, error) = shop.json(arguments);
         assert_eq!(code, Some(11), "{arguments:?}: {error}");
-        assert!(error["message"].as_str().unwrap().contains(&std::process::id().to_string()), "it names the process: {error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(&std::process::id().to_string()),
+            "it names the process: {error}"
+        );
     }
     shop.run(["doctor"]).ends_with(1).says(&["locked by process"]);
     drop(lock);
@@ -80,7 +85,8 @@ fn a_lock_of_a_living_process_is_respected() {
 #[test]
 fn two_backups_at_once_both_make_a_whole_point() {
     let shop = Shop::protected();
-    let begin = || shop.command(["backup", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin =
+        || shop.command(["backup", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (one, two) = (begin(), begin());
     for child in [one, two] {
         let output = child.wait_with_output().unwrap();
@@ -96,7 +102,8 @@ fn a_full_disk_makes_no_point_and_says_to_make_room() {
     let shop = Shop::new();
     shop.run(["key", "generate", "lastgood.key"]).ok();
     fs_err::create_dir(shop.path("small")).unwrap();
-    let noise: Vec<u8> = (0..1_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes()).collect();
+    let noise: Vec<u8> =
+        (0..1_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes()).collect();
     fs_err::write(shop.path("uploads/noise.bin"), noise).unwrap();
     shop.config(
         "[source.uploads]\nkind = 'files'\npaths = ['uploads']\n[repository.local]\nurl = 'small/backups'\nkey = { file = 'lastgood.key' }\n",
@@ -106,6 +113,13 @@ fn a_full_disk_makes_no_point_and_says_to_make_room() {
         env!("CARGO_BIN_EXE_lastgood")
     );
     let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", &script]).current_dir(shop.path("")).env("HOME", shop.beside("home"));
-    run(&mut command).ends_with(1).says(&["make room", "last good recovery point: none", "There is no recovery point yet"]);
+    command
+        .args(["--mount", "--map-root-user", "sh", "-c", &script])
+        .current_dir(shop.path(""))
+        .env("HOME", shop.beside("home"));
+    run(&mut command).ends_with(1).says(&[
+        "make room",
+        "last good recovery point: none",
+        "There is no recovery point yet",
+    ]);
 }

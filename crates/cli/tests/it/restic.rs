@@ -26,7 +26,8 @@ fn a_repository_begun_by_restic_is_opened_added_to_and_restored() {
     restic.backup([shop.path("uploads")], &[]).unwrap();
     let password = shop.beside("password");
     let key = ["--repo", "./backups", "--key-file", password.to_str().unwrap()];
-    let with = |words: &[&'static str]| shop.run(words.iter().copied().map(str::to_owned).chain(key.map(str::to_owned)));
+    let with =
+        |words: &[&'static str]| shop.run(words.iter().copied().map(str::to_owned).chain(key.map(str::to_owned)));
     with(&["snapshots"]).ok().says(&["uploads"]);
     with(&["restore", "latest", "--to", "theirs"]).ok();
     let theirs = shop.path("theirs").join(shop.path("uploads/a.txt").strip_prefix("/").unwrap());

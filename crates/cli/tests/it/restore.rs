@@ -22,11 +22,23 @@ fn a_recovery_point_comes_back_into_a_folder_and_nothing_is_overwritten() {
 fn only_what_was_asked_for_is_restored() {
     let shop = Shop::protected();
     let to = shop.beside("one");
-    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--source", "uploads", "--path", shop.path("uploads/deep").to_str().unwrap()]).ok();
+    shop.run([
+        "restore",
+        "latest",
+        "--to",
+        to.to_str().unwrap(),
+        "--source",
+        "uploads",
+        "--path",
+        shop.path("uploads/deep").to_str().unwrap(),
+    ])
+    .ok();
     assert!(shop.restored_upload(&to, "deep/c.txt").exists());
     assert!(!shop.restored_upload(&to, "a.txt").exists() && !to.join("shop").exists());
     shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--path", "uploads/none"]).ends_with(14);
-    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--source", "none"]).ends_with(14).says(&["it has: shop, uploads"]);
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--source", "none"])
+        .ends_with(14)
+        .says(&["it has: shop, uploads"]);
     let (code, plan) = shop.json(["restore", "latest", "--to", shop.beside("two").to_str().unwrap(), "--dry-run"]);
     assert_eq!((code, plan["type"].as_str()), (Some(0), Some("lastgood.restore-plan")));
     assert!(!shop.beside("two").exists());
@@ -62,7 +74,10 @@ fn in_place_shows_a_plan_first_and_swaps_the_database_in() {
     assert_eq!(Shop::items(&shop.path("shop.db")), ["tea", "cup", "pot"]);
     assert_eq!(fs_err::read_to_string(shop.path("uploads/a.txt")).unwrap(), "first");
     assert_eq!(fs_err::read_to_string(shop.path("uploads/b.jpg")).unwrap(), "picture");
-    let kept = fs_err::read_dir(shop.path("")).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".before-")).count();
+    let kept = fs_err::read_dir(shop.path(""))
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".before-"))
+        .count();
     assert!(kept >= 1, "the old database is kept");
 }
 
@@ -95,7 +110,9 @@ fn from_nothing_but_the_repository_and_its_key() {
     run(&mut elsewhere.command(words("four"))).ends_with(12).says(&["--key-file FILE"]);
     // A config that cannot be used does not stand in the way.
     elsewhere.config("this is no TOML");
-    run(elsewhere.command(words("five")).arg("--key-file").arg(&key)).ok().says(&["warning: the config is passed over"]);
+    run(elsewhere.command(words("five")).arg("--key-file").arg(&key))
+        .ok()
+        .says(&["warning: the config is passed over"]);
     // A file URL, too.
     let url = format!("file://{}", repo.display());
     elsewhere.run(["snapshots", "--repo", &url, "--key-file", key.to_str().unwrap()]).ok();
@@ -104,7 +121,8 @@ fn from_nothing_but_the_repository_and_its_key() {
 #[test]
 fn a_repository_that_cannot_be_written_can_be_restored_from() {
     let shop = Shop::protected();
-    let readable = |path: &std::path::Path, mode| fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let readable =
+        |path: &std::path::Path, mode| fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     readable(&shop.path("lastgood.key"), 0o644);
     let mut folders = vec![shop.path("backups")];
     while let Some(folder) = folders.pop() {
@@ -154,16 +172,34 @@ fn damage_is_named_by_object_point_and_path_and_no_wrong_byte_is_restored() {
     let pack_name = pack.file_name().unwrap().to_str().unwrap().to_owned();
 
     shop.run(["check"]).ok();
-    shop.run(["verify"]).ends_with(5).says(&["DAMAGED", &pack_name, &point[..8], "big.bin", "Next:"]);
+    shop.run(["verify"]).ends_with(5).says(&[
+        "DAMAGED",
+        &pack_name,
+        &point[..8],
+        "big.bin",
+        "Next:",
+        "Last good recovery point: none",
+    ]);
     let (code, report) = shop.json(["verify"]);
     assert_eq!((code, report["snapshots_affected"][0].as_str()), (Some(5), Some(point.as_str())));
     let to = shop.beside("restored");
-    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--no-cache"]).ends_with(5).says(&["NOT restored", "big.bin", "damaged in the repository"]);
+    shop.run(["restore", "latest", "--to", to.to_str().unwrap(), "--no-cache"]).ends_with(5).says(&[
+        "NOT restored",
+        "big.bin",
+        "damaged in the repository",
+    ]);
     assert!(!shop.restored_upload(&to, "big.bin").exists(), "not a wrong byte");
     assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, "a.txt")).unwrap(), "first", "what is sound is there");
 
     fs_err::remove_file(&pack).unwrap();
     shop.run(["check"]).ends_with(5).says(&[&pack_name, &point[..8]]);
+
+    // A listing that breaks off is still one document, which says so and why.
+    for pack in shop.objects("data") {
+        fs_err::remove_file(pack).unwrap();
+    }
+    let (code, list) = shop.json(["ls", "latest", "-R"]);
+    assert!(code != Some(0) && list["type"] == "lastgood.error" || list["complete"] == false, "{code:?} {list}");
 
     let snapshot = shop.objects("snapshots").pop().unwrap();
     damage(&snapshot);

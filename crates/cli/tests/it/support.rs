@@ -9,27 +9,29 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A folder with a live SQLite database and some uploads, and a home beside it.
-pub struct Shop {
+pub(crate) struct Shop {
     dir: TempDir,
 }
 
 /// A run that ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-    pub bytes: Vec<u8>,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Shop {
     /// With content, and nothing of lastgood yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shop = Self { dir: tempfile::Builder::new().prefix("lastgood-cli-").tempdir().unwrap() };
         // Others must get through: some tests run as somebody else.
         fs_err::set_permissions(shop.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         fs_err::create_dir_all(shop.path("uploads/deep")).unwrap();
-        for (name, content) in [("uploads/a.txt", "first"), ("uploads/b.jpg", "picture"), ("uploads/deep/c.txt", "deep")] {
+        for (name, content) in
+            [("uploads/a.txt", "first"), ("uploads/b.jpg", "picture"), ("uploads/deep/c.txt", "deep")]
+        {
             fs_err::write(shop.path(name), content).unwrap();
         }
         shop.sql("PRAGMA journal_mode = wal; CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT);");
@@ -38,36 +40,36 @@ impl Shop {
     }
 
     /// The same, protected.
-    pub fn protected() -> Self {
+    pub(crate) fn protected() -> Self {
         let shop = Self::new();
         shop.run(["protect", "./shop.db", "./uploads"]).ok();
         shop
     }
 
     /// A path in the application's folder.
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join("shop").join(name)
     }
 
     /// A path beside it.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Changes the database.
-    pub fn sql(&self, sql: &str) {
+    pub(crate) fn sql(&self, sql: &str) {
         rusqlite::Connection::open(self.path("shop.db")).unwrap().execute_batch(sql).unwrap();
     }
 
     /// The items in a database.
-    pub fn items(path: &Path) -> Vec<String> {
+    pub(crate) fn items(path: &Path) -> Vec<String> {
         let db = rusqlite::Connection::open(path).unwrap();
         let mut statement = db.prepare("SELECT item FROM orders ORDER BY id").unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
     /// The program in the application's folder, with nothing of the tester's own surroundings.
-    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lastgood"));
         command.args(arguments).current_dir(self.path("")).stdin(Stdio::null());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -76,12 +78,12 @@ impl Shop {
     }
 
     /// Runs it to its end.
-    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         run(&mut self.command(arguments))
     }
 
     /// Runs it with `--output json` and reads the answer.
-    pub fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> (Option<i32>, Value) {
+    pub(crate) fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> (Option<i32>, Value) {
         let mut command = self.command(arguments);
         command.args(["--output", "json"]);
         let ran = run(&mut command);
@@ -89,24 +91,24 @@ impl Shop {
     }
 
     /// Writes the config.
-    pub fn config(&self, text: &str) {
+    pub(crate) fn config(&self, text: &str) {
         fs_err::write(self.path("lastgood.toml"), text).unwrap();
     }
 
     /// The key, in clear.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         fs_err::read_to_string(self.path("lastgood.key")).unwrap().trim_end().to_owned()
     }
 
     /// Ids of the recovery points, oldest first.
-    pub fn snapshots(&self) -> Vec<String> {
+    pub(crate) fn snapshots(&self) -> Vec<String> {
         let (code, list) = self.json(["snapshots"]);
         assert_eq!(code, Some(0), "{list}");
         list["snapshots"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Files of one kind in the repository.
-    pub fn objects(&self, kind: &str) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self, kind: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut folders = vec![self.path("backups").join(kind)];
         while let Some(folder) = folders.pop() {
@@ -120,13 +122,13 @@ impl Shop {
     }
 
     /// Where a restore into `to` puts a file of the uploads.
-    pub fn restored_upload(&self, to: &Path, name: &str) -> PathBuf {
+    pub(crate) fn restored_upload(&self, to: &Path, name: &str) -> PathBuf {
         to.join("uploads").join(self.path("uploads").strip_prefix("/").unwrap()).join(name)
     }
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> Ran {
+pub(crate) fn run(command: &mut Command) -> Ran {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let ran = Ran {
         code: output.status.code(),
@@ -141,30 +143,35 @@ pub fn run(command: &mut Command) -> Ran {
 impl Ran {
     /// Itself, when it ended well.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         self.ends_with(0)
     }
 
     /// Itself, when it ended with this code.
     #[track_caller]
-    pub fn ends_with(self, code: i32) -> Self {
+    pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
         self
     }
 
     /// Itself, when it said all of this somewhere.
     #[track_caller]
-    pub fn says(self, words: &[&str]) -> Self {
+    pub(crate) fn says(self, words: &[&str]) -> Self {
         let all = format!("{}{}", self.stdout, self.stderr);
         for word in words {
-            assert!(all.contains(word), "{word:?} is not in:\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
+            assert!(
+                all.contains(word),
+                "{word:?} is not in:\n--- stdout\n{}\n--- stderr\n{}",
+                self.stdout,
+                self.stderr
+            );
         }
         self
     }
 
     /// The one JSON document on standard output.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let value: Value = serde_json::from_str(&self.stdout)
             .unwrap_or_else(|e| panic!("not one JSON document ({e}):\n{}\n--- stderr\n{}", self.stdout, self.stderr));
         assert!(value["type"].as_str().is_some_and(|t| t.starts_with("lastgood.")), "{value}");
@@ -174,7 +181,7 @@ impl Ran {
 }
 
 /// Flips one bit in the middle of a file.
-pub fn damage(path: &Path) {
+pub(crate) fn damage(path: &Path) {
     let mut bytes = fs_err::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -184,6 +191,6 @@ pub fn damage(path: &Path) {
 }
 
 /// The pack with the most bytes: the one with the data.
-pub fn largest(paths: Vec<PathBuf>) -> PathBuf {
+pub(crate) fn largest(paths: Vec<PathBuf>) -> PathBuf {
     paths.into_iter().max_by_key(|path| fs_err::metadata(path).unwrap().len()).unwrap()
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 const KEPT_MAX: usize = 1000;
 
 #[derive(Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     files: AtomicU64,
     equal: AtomicU64,
     bytes: AtomicU64,
@@ -32,6 +32,12 @@ impl Tally {
         }
     }
 
+    /// Files that are as they should be, their bytes, and how much is not.
+    pub(crate) fn sums(&self) -> (u64, u64, u64) {
+        let mismatches = self.mismatches.lock().unwrap_or_else(|e| e.into_inner()).1;
+        (self.files.load(Relaxed), self.bytes.load(Relaxed), mismatches)
+    }
+
     pub(super) fn add_to(self, report: &mut ProofReport) {
         report.files += self.files.into_inner();
         report.files_equal_to_original += self.equal.into_inner();
@@ -42,31 +48,54 @@ impl Tally {
     }
 }
 
-/// Runs `work` over a batch on all cores.
-pub(super) fn in_parallel(
+/// A comparison of many entries, done batch by batch on all cores.
+pub(crate) struct Comparison<'a> {
+    reader: &'a BlobReader,
+    monitor: &'a Monitor,
     batch: Vec<(PathBuf, Option<PathBuf>, Node)>,
-    monitor: &Monitor,
-    tally: &Tally,
-    work: impl Fn(&Path, Option<&Path>, &Node, &Tally) + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some((restored, original, node)) = batch.get(next.fetch_add(1, Relaxed)) {
-                    if monitor.is_cancelled() {
-                        return;
+    tally: Tally,
+}
+
+impl<'a> Comparison<'a> {
+    const BATCH: usize = 2048;
+
+    pub(crate) fn new(reader: &'a BlobReader, monitor: &'a Monitor) -> Self {
+        Self { reader, monitor, batch: Vec::new(), tally: Tally::default() }
+    }
+
+    /// Has an entry compared, now or with the others of its batch.
+    pub(crate) fn add(&mut self, restored: PathBuf, original: Option<PathBuf>, node: Node) -> Result<()> {
+        self.batch.push((restored, original, node));
+        if self.batch.len() >= Self::BATCH { self.run() } else { Ok(()) }
+    }
+
+    /// Compares what is left and tells what was found.
+    pub(crate) fn finish(mut self) -> Result<Tally> {
+        self.run()?;
+        Ok(self.tally)
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while let Some((restored, original, node)) = batch.get(next.fetch_add(1, Relaxed)) {
+                        if self.monitor.is_cancelled() {
+                            return;
+                        }
+                        compare_file(self.reader, restored, original.as_deref(), node, &self.tally);
                     }
-                    work(restored, original.as_deref(), node, tally);
-                }
-            });
-        }
-    });
-    monitor.check_cancelled()
+                });
+            }
+        });
+        self.monitor.check_cancelled()
+    }
 }
 
 /// Compares one restored entry with what the recovery point says, and with its original if that stood still.
-pub(super) fn compare_file(
+fn compare_file(
     reader: &BlobReader,
     restored: &Path,
     original: Option<&Path>,

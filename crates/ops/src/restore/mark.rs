@@ -18,11 +18,21 @@ pub(super) struct Mark {
 impl Mark {
     pub(super) fn set(folder: &Path, snapshot: SnapshotId) -> Result<Self> {
         let path = folder.join(NAME);
-        fs_err::write(&path, format!("{snapshot}\n")).context("mark restore as begun")?;
+        // Whole or not there: a torn mark would be taken for that of another recovery point.
+        let unnamed = folder.join(format!("{NAME}.{}", std::process::id()));
+        fs_err::write(&unnamed, format!("{snapshot}\n")).context("mark restore as begun")?;
+        fs_err::rename(&unnamed, &path).context("mark restore as begun")?;
         Ok(Self { path })
     }
 
     pub(super) fn clear(self) -> Result<()> {
+        // What runs left behind that were killed while they set the mark.
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        for entry in fs_err::read_dir(folder).context("mark restore as ended")?.flatten() {
+            if entry.file_name().as_bytes().starts_with(format!("{NAME}.").as_bytes()) {
+                fs_err::remove_file(entry.path()).context("mark restore as ended")?;
+            }
+        }
         fs_err::remove_file(&self.path).context("mark restore as ended")
     }
 }

@@ -5,6 +5,7 @@
 //! own that must not exist yet, so nothing is overwritten unless that was asked for. A restore that was interrupted
 //! leaves a mark in its folder; repeating it then compares what is there and writes only what is missing.
 
+mod already;
 mod compare;
 mod in_place;
 mod mark;
@@ -80,6 +81,7 @@ pub struct RestorePlan {
     request: RestoreRequest,
     roots: Vec<Root>,
     resumes: bool,
+    already: Option<already::Found>,
     /// What it comes to.
     pub summary: PlanSummary,
     lock: Option<LockGuard>,
@@ -198,8 +200,19 @@ pub fn plan(
     let manifest = manifest(&reader, &snapshot)?;
     let selection = Selection { sources: &request.sources, paths: &request.paths };
     let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
+    let mut already = None;
     let resumes = match &request.to {
-        Destination::Folder(folder) => mark::may_begin(folder, snapshot.id, &roots, request.overwrite)?,
+        Destination::Folder(folder) => match mark::may_begin(folder, snapshot.id, &roots, request.overwrite) {
+            Ok(resumes) => resumes,
+            // A restore that was killed at its very end is done; repeating it must not be an error.
+            Err(occupied) => match already::look(&reader, folder, &roots, monitor)? {
+                Some(found) => {
+                    already = Some(found);
+                    false
+                }
+                None => return Err(occupied),
+            },
+        },
         Destination::InPlace => false,
     };
     let mut summary = PlanSummary {
@@ -243,6 +256,7 @@ pub fn plan(
         request,
         roots,
         resumes,
+        already,
         summary,
         lock,
     })
@@ -296,6 +310,11 @@ impl RestorePlan {
             swapped: Vec::new(),
         };
         match &self.request.to {
+            Destination::Folder(_) if self.already.is_some() => {
+                let found = self.already.unwrap_or_default();
+                (report.files, report.files_same) = (found.files, found.files);
+                (report.dirs, report.bytes) = (self.summary.dirs, found.bytes);
+            }
             Destination::Folder(folder) => {
                 let target = Target::open(folder, options)?;
                 let mark = Mark::set(folder, self.snapshot.id)?;

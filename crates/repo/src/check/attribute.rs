@@ -165,7 +165,7 @@ impl<'a> Attribution<'a> {
         graph.failed.take().map_or(Ok(graph), Err)
     }
 
-    /// What a tree refers to, by entries where `named` wants to know which entry it is.
+    /// What a tree refers to.
     fn read(&self, id: TreeId, location: &Location) -> Result<Contents> {
         let mut contents = Contents::default();
         self.each_entry(id, location, |_, entry| {

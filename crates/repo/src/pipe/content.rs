@@ -2,12 +2,11 @@
 
 use super::Engine;
 use super::compress::Scratch;
-use super::pool::Task;
 use crate::chunk::{Cutter, ZERO_CHUNK_BYTES, zero_blob_id};
 use crate::index::BlobKind;
 use crate::sha256::sha256_many;
 use lastgood_model::source::Chunking;
-use lastgood_model::{BlobId, Id, Result};
+use lastgood_model::{BlobId, Error, ErrorKind, Id, Result};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Cut chunks are handed on together once they hold this much: a chunk of 16 KiB alone would not be worth the passing.
@@ -231,14 +230,21 @@ impl Content {
             Some(scratch) if !self.engine.budget.try_take(budgeted) => {
                 batch.budgeted = 0;
                 batch.run(&self.engine, scratch);
+                return Ok(());
             }
-            Some(_) => self.engine.pool.push(Task::Batch(batch)),
-            None => {
-                self.engine.budget.take(budgeted);
-                self.engine.pool.push(Task::Batch(batch));
-            }
+            Some(_) => {}
+            None => self.engine.budget.take(budgeted),
         }
-        Ok(())
+        self.hand_on(batch)
+    }
+
+    /// A stream may outlive its session: then its batches are passed over, so that it ends in an error and nobody waits
+    /// for workers that are gone.
+    fn hand_on(&self, batch: Batch) -> Result<()> {
+        let Err(late) = self.engine.pool.push_batch(batch) else { return Ok(()) };
+        self.engine.fail(Error::new(ErrorKind::Bug, "write to a session that has ended"));
+        late.run(&self.engine, &mut Scratch::new());
+        self.engine.check()
     }
 
     /// Ends the content on a worker; `completion` gets its blobs once all are stored, on whichever worker was last.

@@ -153,8 +153,28 @@ impl Packer {
     }
 
     /// Closes all packs, waits until they are written and durable, and writes the last index file. Returns the packs
-    /// written with their sizes.
-    pub(crate) fn finish(mut self) -> Result<Vec<(PackId, u64)>> {
+    /// written with their sizes. After a failure, what was written is made known all the same, as by
+    /// [`Packer::salvage`].
+    pub(crate) fn finish(self) -> Result<Vec<(PackId, u64)>> {
+        match self.submit_open() {
+            Ok(()) => {}
+            Err(error) => {
+                self.salvage();
+                return Err(error);
+            }
+        }
+        let mut this = self;
+        this.stop_writers();
+        if let Err(error) = this.shared.check() {
+            this.salvage();
+            return Err(error);
+        }
+        this.shared.flush_index()?;
+        Ok(std::mem::take(&mut lock(&this.shared.written).all))
+    }
+
+    /// Hands on all packs that are not full.
+    fn submit_open(&self) -> Result<()> {
         let mut open: Vec<OpenPack> = self.data.iter().map(|p| std::mem::take(&mut *lock(p))).collect();
         // Half-empty packs are joined, so that a small run leaves one pack and not several.
         open.sort_by_key(|p| p.bytes.len());
@@ -169,13 +189,7 @@ impl Packer {
             self.shared.submit(pack)?;
         }
         let tree = std::mem::take(&mut *lock(&self.tree));
-        if !tree.blobs.is_empty() {
-            self.shared.submit(tree)?;
-        }
-        self.stop_writers();
-        self.shared.check()?;
-        self.shared.flush_index()?;
-        Ok(std::mem::take(&mut lock(&self.shared.written).all))
+        if tree.blobs.is_empty() { Ok(()) } else { self.shared.submit(tree) }
     }
 
     /// After a failure: makes what is already written known to an index file, so that the next run need not store it

@@ -86,6 +86,18 @@ impl Pool {
         }
     }
 
+    /// Hands a batch to the workers. Gives it back once they have ended: nobody would ever take it up.
+    pub(super) fn push_batch(&self, batch: Batch) -> Result<(), Batch> {
+        let mut queues = self.queues.lock().unwrap_or_else(|e| e.into_inner());
+        if queues.closed {
+            return Err(batch);
+        }
+        queues.batches.push_back(batch);
+        drop(queues);
+        self.wake.notify_one();
+        Ok(())
+    }
+
     fn next(&self) -> Option<Task> {
         let mut queues = self.queues.lock().unwrap_or_else(|e| e.into_inner());
         loop {

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod check;
+mod crash;
 mod cuts;
+mod forge;
+mod locks;
 mod restic_trees;
 mod rig;
 mod session;

@@ -28,12 +28,15 @@ impl Document {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context("read config"),
         };
-        let document = before.as_deref().unwrap_or_default().parse::<DocumentMut>().map_err(|e| {
-            Error::invalid("the config is not TOML").with_source(e.message().to_owned())
-        })?;
+        let document = before
+            .as_deref()
+            .unwrap_or_default()
+            .parse::<DocumentMut>()
+            .map_err(|e| Error::invalid("the config is not TOML").with_source(e.message().to_owned()))?;
         let mut document = Self { path: path.to_owned(), folder: folder.to_owned(), before, document };
         if document.before.is_none() {
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "app".to_owned());
+            let name =
+                folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "app".to_owned());
             let mut app = Table::new();
             app.insert("name", value(name));
             app.decor_mut().set_prefix(HEADER);
@@ -106,18 +109,26 @@ impl Document {
     fn written(&self, path: &Path) -> Result<String> {
         let written = match path.strip_prefix(&self.folder) {
             Ok(below) if below.as_os_str().is_empty() => PathBuf::from("."),
+            Ok(below) if below.starts_with("..") => below.to_owned(),
             Ok(below) => Path::new(".").join(below),
             Err(_) => path.to_owned(),
         };
         written.into_os_string().into_string().map_err(|path| {
-            Error::invalid(format!("the path {} is not valid UTF-8, so it cannot be written into a config", path.to_string_lossy()))
+            Error::invalid(format!(
+                "the path {} is not valid UTF-8, so it cannot be written into a config",
+                path.to_string_lossy()
+            ))
         })
     }
 
     /// The config that this text means.
     pub(super) fn config(&self) -> Result<Config> {
-        Config::of_text(&self.path, &self.document.to_string(), self.folder.clone())
-            .map_err(|problems| Error::new(ErrorKind::Bug, format!("the config to be written cannot be used: {}", problems.lines.join("; "))))
+        Config::of_text(&self.path, &self.document.to_string(), self.folder.clone()).map_err(|problems| {
+            Error::new(
+                ErrorKind::Bug,
+                format!("the config to be written cannot be used: {}", problems.lines.join("; ")),
+            )
+        })
     }
 
     /// Writes it, whole or not at all; true when it had to be.
@@ -129,7 +140,8 @@ impl Document {
         let act = || format!("write config {}", self.path.display());
         fs_err::create_dir_all(&self.folder).with_context(act)?;
         // A link to a config elsewhere stays a link.
-        let path = fs_err::canonicalize(&self.path).unwrap_or_else(|_| self.folder.join(self.path.file_name().unwrap_or_default()));
+        let path = fs_err::canonicalize(&self.path)
+            .unwrap_or_else(|_| self.folder.join(self.path.file_name().unwrap_or_default()));
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".new-{}", std::process::id()));
         let new = path.with_file_name(name);
@@ -183,7 +195,8 @@ mod tests {
     fn what_a_person_wrote_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lastgood.toml");
-        let text = "# mine\n[source.a] # first\nkind = \"files\"   # odd   spacing\npaths = [ \"/a\",\n  # why\n  \"/b\" ]\n";
+        let text =
+            "# mine\n[source.a] # first\nkind = \"files\"   # odd   spacing\npaths = [ \"/a\",\n  # why\n  \"/b\" ]\n";
         fs_err::write(&path, text).unwrap();
         let mut document = Document::open(&path, folder.path()).unwrap();
         document.add_source(&Wanted { path: "/c".into(), is_database: false }).unwrap();

@@ -71,14 +71,8 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
 
     let mut code = ExitCode::Ok;
     let mut all = Vec::new();
-    let request = Backup {
-        sources: Vec::new(),
-        force: false,
-        reason: None,
-        tags: Vec::new(),
-        dry_run: false,
-        compression: None,
-    };
+    let request =
+        Backup { sources: Vec::new(), force: false, reason: None, tags: Vec::new(), dry_run: false, compression: None };
     for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
         let taken = backup::take(run, &config, &chosen, &request)?;
         code = code.or(taken.exit_code());
@@ -123,14 +117,20 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
 /// What can be said against a repository before anything is written.
 fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
     let Some(folder) = chosen.place.folder() else { return Ok(()) };
+    let real = fs_err::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     for thing in wanted {
-        if thing.path.starts_with(folder) {
+        if thing.path.starts_with(folder) || fs_err::canonicalize(&thing.path).is_ok_and(|path| path.starts_with(&real))
+        {
             return Err(Error::invalid(format!("{} is the repository itself, or part of it", thing.path.display()))
                 .with_hint("name what is to be protected; the repository protects it, not itself"));
         }
     }
     let has_repository = folder.join("config").exists();
     let key_file = chosen.key()?.file();
+    if let Some(thing) = wanted.iter().find(|thing| key_file.as_deref() == Some(thing.path.as_path())) {
+        return Err(Error::invalid(format!("{} is the key of the repository", thing.path.display()))
+            .with_hint("a key inside of what it locks helps nobody; copy it to another place instead"));
+    }
     let has_key = key_file.as_ref().is_none_or(|path| path.exists());
     if has_repository && !has_key {
         let key = key_file.map(|path| path.display().to_string()).unwrap_or_default();

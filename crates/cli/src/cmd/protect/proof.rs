@@ -7,7 +7,7 @@ use crate::run::{Chosen, Run};
 use crate::text;
 use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_ops::prove::{ProofReport, prove as prove_point};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What came of the proof.
 pub(super) enum Proof {
@@ -29,7 +29,8 @@ impl Proof {
 
 /// Proves a recovery point that was just taken.
 pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&Path>) -> Result<Proof> {
-    let id = taken.report.snapshot.ok_or_else(|| Error::new(ErrorKind::Bug, "prove a recovery point that was not made"))?;
+    let id =
+        taken.report.snapshot.ok_or_else(|| Error::new(ErrorKind::Bug, "prove a recovery point that was not made"))?;
     let below = match (scratch, chosen.place.folder().and_then(Path::parent)) {
         (Some(folder), _) => folder.to_owned(),
         (None, Some(parent)) => parent.to_owned(),
@@ -45,7 +46,7 @@ pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&
 }
 
 /// Why there is no room for `bytes` at a place; `None` when there is.
-fn too_little_room(below: &PathBuf, bytes: u64) -> Result<Option<String>> {
+fn too_little_room(below: &Path, bytes: u64) -> Result<Option<String>> {
     // Metadata and rounding up to whole blocks take a little, too.
     let needed = bytes.saturating_add(bytes / 20).saturating_add(16 << 20);
     let free = free_bytes(below)?;

@@ -16,7 +16,14 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) fn tell(run: &Run, config: &Config, path: &Path, written: bool, all: &[Protected], code: ExitCode) -> Result<()> {
+pub(super) fn tell(
+    run: &Run,
+    config: &Config,
+    path: &Path,
+    written: bool,
+    all: &[Protected],
+    code: ExitCode,
+) -> Result<()> {
     if !run.out.is_human() {
         return object_for_programs(run, path, written, all, code);
     }
@@ -61,9 +68,11 @@ pub(super) fn tell(run: &Run, config: &Config, path: &Path, written: bool, all: 
 fn tell_proof(run: &Run, proof: &Proof) -> Result<()> {
     match proof {
         Proof::NotDone(reason) => run.out.line(format!("NOT PROVEN: {reason}")),
-        Proof::Done(report) if report.is_proven() => {
-            run.out.line(format!("Proven: restored in {} and compared: {}", text::duration(Duration::from_millis(report.restore_ms)), compared(report)))
-        }
+        Proof::Done(report) if report.is_proven() => run.out.line(format!(
+            "Proven: restored in {} and compared: {}",
+            text::duration(Duration::from_millis(report.restore_ms)),
+            compared(report)
+        )),
         Proof::Done(report) => {
             run.out.line(format!(
                 "NOT PROVEN: {} of the restored recovery point {} are not as they should be:",
@@ -79,7 +88,8 @@ fn tell_proof(run: &Run, proof: &Proof) -> Result<()> {
 }
 
 fn compared(report: &ProofReport) -> String {
-    let mut parts = vec![format!("{} ({}) by their digests", text::counted(report.files, "file"), text::size(report.bytes))];
+    let mut parts =
+        vec![format!("{} ({}) by their digests", text::counted(report.files, "file"), text::size(report.bytes))];
     if report.files_equal_to_original > 0 {
         parts.push(format!("{} of them with the originals, byte by byte", text::count(report.files_equal_to_original)));
     }

@@ -51,8 +51,10 @@ fn one(path: &Path) -> Result<Option<Wanted>> {
         absolute.components().collect()
     };
     if absolute.to_str().is_none() {
-        return Err(Error::invalid(format!("the path {shown} is not valid UTF-8, so it cannot be written into a config"))
-            .with_hint("name a folder above it; names inside of folders may be anything"));
+        return Err(Error::invalid(format!(
+            "the path {shown} is not valid UTF-8, so it cannot be written into a config"
+        ))
+        .with_hint("name a folder above it; names inside of folders may be anything"));
     }
     if is_side_file(&absolute)? {
         return Ok(None);
@@ -81,17 +83,26 @@ fn refuse_url(text: &OsStr) -> Result<()> {
         "mongodb" | "mongodb+srv" => "MongoDB databases",
         "s3" | "gs" | "az" | "azure" => "buckets",
         "sqlite" | "file" => {
-            return Err(Error::invalid(format!("{scheme}:// is not needed here")).with_hint("write the plain path of the file"));
+            return Err(
+                Error::invalid(format!("{scheme}:// is not needed here")).with_hint("write the plain path of the file")
+            );
         }
-        _ => return Err(Error::invalid(format!("{scheme}:// cannot be protected")).with_hint("name databases and folders by their paths")),
+        _ => {
+            return Err(Error::invalid(format!("{scheme}:// cannot be protected"))
+                .with_hint("name databases and folders by their paths"));
+        }
     };
-    Err(Error::invalid(format!("{what} are not in this version"))
-        .with_hint("protect a dump meanwhile: a source with kind = \"command\", such as command = [\"pg_dump\", \"shop\"]"))
+    Err(Error::invalid(format!("{what} are not in this version")).with_hint(
+        "protect a dump meanwhile: a source with kind = \"command\", such as command = [\"pg_dump\", \"shop\"]",
+    ))
 }
 
 /// The source that has this path already.
 pub(super) fn covered_by<'c>(thing: &Wanted, config: &'c Config) -> Option<&'c str> {
-    let same = |path: &Path| path == thing.path || fs_err::canonicalize(path).is_ok_and(|p| Some(p) == fs_err::canonicalize(&thing.path).ok());
+    let same = |path: &Path| {
+        path == thing.path
+            || fs_err::canonicalize(path).is_ok_and(|p| Some(p) == fs_err::canonicalize(&thing.path).ok())
+    };
     let covers = |spec: &SourceSpec| match spec {
         SourceSpec::Sqlite { path, .. } => thing.is_database && same(path),
         // A database that is named by itself is worth a source of its own, with its counts in the manifest.
@@ -107,7 +118,8 @@ pub(super) fn covered_by<'c>(thing: &Wanted, config: &'c Config) -> Option<&'c s
 pub(super) fn name_of(thing: &Wanted, taken: impl Fn(&str) -> bool) -> String {
     let name = if thing.is_database { thing.path.file_stem() } else { thing.path.file_name() };
     let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "root".to_owned());
-    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect();
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect();
     let plain = plain.trim_matches('-');
     let base = if plain.is_empty() { "source" } else { plain };
     let numbered = (2..).map(|n| format!("{base}-{n}"));
@@ -133,7 +145,12 @@ mod tests {
 
     #[test]
     fn servers_are_refused_in_plain_words() {
-        for (url, word) in [("postgres://u:hunter2@h/db", "PostgreSQL"), ("s3://b", "buckets"), ("ftp://x", "ftp"), ("sqlite://x.db", "plain path")] {
+        for (url, word) in [
+            ("postgres://u:hunter2@h/db", "PostgreSQL"),
+            ("s3://b", "buckets"),
+            ("ftp://x", "ftp"),
+            ("sqlite://x.db", "plain path"),
+        ] {
             let error = refuse_url(url.as_ref()).unwrap_err();
             let text = format!("{} {}", error.chain(), error.hint().unwrap_or_default());
             assert!(text.contains(word) && !text.contains("hunter2"), "{text}");

@@ -1,0 +1,44 @@
+//! Whether a folder holds exactly what would be restored into it: the trace of a restore that was stopped after its last
+//! write, or is asked for twice. Looked at without changing anything.
+
+use super::select::Root;
+use crate::prove::files::Comparison;
+use lastgood_model::{Monitor, NodeKind, Result};
+use lastgood_repo::BlobReader;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What is there already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+/// `None` when anything is missing or differs; the content is read only when all lengths are right.
+pub(super) fn look(reader: &BlobReader, folder: &Path, roots: &[Root], monitor: &Monitor) -> Result<Option<Found>> {
+    let mut fits = true;
+    for root in roots {
+        root.for_each(reader, monitor, &mut |walked| {
+            let place = folder.join(std::ffi::OsStr::from_bytes(walked.path));
+            fits = fits
+                && fs_err::symlink_metadata(&place).is_ok_and(|meta| {
+                    meta.is_dir() == (walked.node.kind == NodeKind::Dir)
+                        && (walked.node.kind != NodeKind::File || meta.len() == walked.node.size)
+                });
+            Ok(())
+        })?;
+        if !fits {
+            return Ok(None);
+        }
+    }
+    let mut comparison = Comparison::new(reader, monitor);
+    for root in roots {
+        root.for_each(reader, monitor, &mut |walked| {
+            let place = folder.join(std::ffi::OsStr::from_bytes(walked.path));
+            comparison.add(place, None, walked.node.clone())
+        })?;
+    }
+    let (files, bytes, mismatches) = comparison.finish()?.sums();
+    Ok((mismatches == 0).then_some(Found { files, bytes }))
+}

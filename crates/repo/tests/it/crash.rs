@@ -1,0 +1,174 @@
+//! Death at any moment: the power goes at every single call to the store, and whatever was not made durable goes with
+//! it or stays. Earlier points stay whole, and the next run succeeds.
+
+use crate::rig::{Rig, begin, clock_off_by, contents, pack_ids, save, stream, verdict};
+use lastgood_model::source::Chunking;
+use lastgood_model::store::{ObjectKind, Store};
+use lastgood_repo::lock::system_clock;
+use lastgood_stores::{Fault, FaultStore, Op};
+use lastgood_testkit::rng::Rng;
+use std::sync::Arc;
+
+/// By then the lock of a dead run is stale.
+const LATER: i64 = 31 * 60;
+
+#[test]
+fn the_power_may_go_at_any_call_and_take_with_it_what_was_not_durable() {
+    let base = Rig::new();
+    let mut rng = Rng::new(1);
+    let (old, new) = (rng.bytes(2 << 20), rng.text(3 << 20));
+    let first = save(&base.open(), Chunking::Rows, &[("old", &old)]).unwrap().id();
+    let mut cuts = 0;
+    for nth in 1.. {
+        let mut finished = false;
+        // What was not made durable is lost as a whole, kept as a whole, or as chance has it.
+        for fate in 0..4 {
+            let rig = base.over(base.store.fork());
+            let store = Arc::new(FaultStore::new(rig.store.clone()));
+            let repository = rig.open_through(store.clone(), system_clock()).unwrap();
+            store.add(Fault::on_any().nth(nth).cuts_power());
+            let outcome = save(&repository, Chunking::Rows, &[("old", &old), ("new", &new)]);
+            finished |= store.fired() == 0;
+            cuts += u32::from(store.fired() > 0);
+            let mut chance = Rng::new(nth * 10 + fate);
+            store.restore_power(|_| match fate {
+                0 => false,
+                1 => true,
+                _ => chance.below(2) == 0,
+            })
+            .unwrap();
+            store.mend();
+            let context = format!("call {nth}, fate {fate}");
+            let after = rig.snapshots();
+            assert!(after.contains(&first), "{context}: an earlier point is gone");
+            if let Ok(saved) = &outcome {
+                assert!(after.contains(&saved.id()), "{context}: a point that was told to be saved is gone");
+            }
+            for id in after {
+                let kept = contents(&rig.open(), id).unwrap_or_else(|e| panic!("{context}: {e:?}"));
+                assert!(kept["db/old"] == old, "{context}");
+            }
+            rig.assert_sound();
+            let next = save(&rig.open_at(clock_off_by(LATER)), Chunking::Rows, &[("old", &old), ("new", &new)]);
+            let next = next.unwrap_or_else(|e| panic!("{context}: the next run failed: {e:?}"));
+            assert!(contents(&rig.open(), next.id()).unwrap()["db/new"] == new, "{context}");
+            rig.assert_sound();
+            assert!(rig.keys_of(ObjectKind::Lock).is_empty(), "{context}: a lock stayed");
+        }
+        if finished {
+            break;
+        }
+    }
+    assert!(cuts > 40, "{cuts} cuts");
+}
+
+#[test]
+fn packs_that_a_dead_run_left_without_an_index_are_taken_over_and_nothing_is_stored_again() {
+    let rig = Rig::new();
+    let content = Rng::new(2).bytes(50 << 20);
+    let store = Arc::new(FaultStore::new(rig.store.clone()));
+    let repository = rig.open_through(store.clone(), system_clock()).unwrap();
+    // Dies with all packs written and no index file.
+    store.add(Fault::on(Op::Put).of(ObjectKind::Index).cuts_power());
+    assert!(save(&repository, Chunking::Files, &[("a", &content)]).is_err());
+    let left = pack_ids(&rig.store);
+    assert!(left.len() >= 4, "{left:?}");
+    assert!(rig.keys_of(ObjectKind::Index).is_empty());
+
+    // Somebody who only reads sees the dead lock first, and leaves it to whoever writes next.
+    drop(rig.open_at(clock_off_by(LATER)).lock(lastgood_repo::LockMode::Reading).unwrap());
+    let next = save(&rig.open_at(clock_off_by(LATER)), Chunking::Files, &[("a", &content)]).unwrap();
+    assert_eq!(next.adopted, left.len());
+    assert_eq!(next.new().0, 0, "data was stored again");
+    assert!(next.published.packs.len() <= 1, "only directories, which carry the time, are new");
+    assert!(contents(&rig.open(), next.id()).unwrap()["db/a"] == content);
+    rig.assert_sound();
+    // Adopted once is adopted for good.
+    let third = save(&rig.open_at(clock_off_by(LATER)), Chunking::Files, &[("a", &content)]).unwrap();
+    assert_eq!((third.adopted, third.new().0), (0, 0));
+}
+
+#[test]
+fn a_rehearsal_leaves_the_dead_runs_packs_to_the_run_that_can_take_them_over() {
+    let rig = Rig::new();
+    let store = Arc::new(FaultStore::new(rig.store.clone()));
+    store.add(Fault::on(Op::Put).of(ObjectKind::Index).cuts_power());
+    let repository = rig.open_through(store, system_clock()).unwrap();
+    assert!(save(&repository, Chunking::Rows, &[("a", b"left behind")]).is_err());
+    let later = rig.open_at(clock_off_by(LATER));
+    let options = lastgood_repo::SessionOptions { dry_run: true, ..Default::default() };
+    let rehearsal = lastgood_repo::Session::begin(later.clone(), Arc::default(), options).unwrap();
+    rehearsal.rehearse().unwrap();
+    assert!(save(&later, Chunking::Rows, &[("a", b"left behind")]).unwrap().adopted > 0);
+}
+
+#[test]
+fn a_pack_cut_short_or_altered_is_not_taken_over() {
+    let content = Rng::new(3).bytes(40 << 20);
+    let left = {
+        let rig = Rig::new();
+        let store = Arc::new(FaultStore::new(rig.store.clone()));
+        store.add(Fault::on(Op::Put).of(ObjectKind::Index).cuts_power());
+        assert!(save(&rig.open_through(store, system_clock()).unwrap(), Chunking::Files, &[("a", &content)]).is_err());
+        rig
+    };
+    type Spoil = fn(&mut Vec<u8>);
+    let spoils: [Spoil; 5] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.truncate(3),
+        |bytes| bytes.clear(),
+        |bytes| bytes[1000] ^= 1,
+        |bytes| bytes.push(0),
+    ];
+    for (i, spoil) in spoils.into_iter().enumerate() {
+        let rig = left.over(left.store.fork());
+        let packs = rig.keys_of(ObjectKind::Pack);
+        rig.store.damage(&packs[0], spoil).unwrap();
+        let next = save(&rig.open_at(clock_off_by(LATER)), Chunking::Files, &[("a", &content)]).unwrap();
+        assert_eq!(next.adopted, packs.len() - 1, "spoil {i}");
+        assert!(contents(&rig.open(), next.id()).unwrap()["db/a"] == content, "spoil {i}");
+    }
+}
+
+#[test]
+fn what_a_failed_run_has_written_is_known_to_the_next() {
+    let rig = Rig::new();
+    let content = Rng::new(4).bytes(80 << 20);
+    let store = Arc::new(FaultStore::new(rig.store.clone()));
+    let repository = rig.open_through(store.clone(), system_clock()).unwrap();
+    // The last write fails, when all the data is there: not a crash, so the run can still say what it has written.
+    store.add(Fault::on(Op::Put).of(ObjectKind::Snapshot).fails_before(lastgood_model::ErrorKind::Io));
+    assert!(save(&repository, Chunking::Files, &[("a", &content)]).is_err());
+    store.mend();
+    let next = save(&repository, Chunking::Files, &[("a", &content)]).unwrap();
+    assert_eq!(next.new().0, 0);
+
+    // In the middle, too: what was packed by then is not stored again.
+    let rig = Rig::new();
+    let store = Arc::new(FaultStore::new(rig.store.clone()));
+    let repository = rig.open_through(store.clone(), system_clock()).unwrap();
+    store.add(Fault::on(Op::Put).of(ObjectKind::Pack).from_nth(3).fails_before(lastgood_model::ErrorKind::NoSpace));
+    assert!(save(&repository, Chunking::Files, &[("a", &content)]).is_err());
+    store.mend();
+    let kept: u64 = rig.store.list(ObjectKind::Pack).unwrap().iter().map(|(_, size)| size).sum();
+    assert!(kept > 30 << 20, "{kept} bytes were written");
+    let next = save(&repository, Chunking::Files, &[("a", &content)]).unwrap();
+    assert!(next.new().1 < (content.len() as u64 + (1 << 20)) - kept + (1 << 20), "{} bytes again", next.new().1);
+    assert!(contents(&rig.open(), next.id()).unwrap()["db/a"] == content);
+    rig.assert_sound();
+}
+
+#[test]
+fn a_session_that_is_given_up_leaves_what_it_wrote_to_the_next() {
+    let rig = Rig::new();
+    let content = Rng::new(5).bytes(60 << 20);
+    let (session, _) = begin(&rig.open()).unwrap();
+    let mut writer = stream(&session.source("db").unwrap(), "a", Chunking::Files);
+    writer.write(&content).unwrap();
+    writer.finish(verdict()).unwrap();
+    drop(session);
+    assert!(rig.snapshots().is_empty() && rig.keys_of(ObjectKind::Lock).is_empty());
+    assert!(!rig.keys_of(ObjectKind::Index).is_empty(), "what was written is not known");
+    let next = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap();
+    assert!(next.new().1 < 45 << 20, "{} bytes again", next.new().1);
+}
