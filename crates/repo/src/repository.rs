@@ -6,10 +6,11 @@ use crate::format::key_file::{decode_master_key, encode_master_key};
 use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
 use crate::index::{BlobRef, Index, IndexCache, Location};
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
-use crate::read::{BlobReader, decompress};
+use crate::read::{BlobReader, read_header, decompress};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -224,19 +225,52 @@ impl Repository {
     }
 
     /// Reads the whole index. Snapshots that are to be read with it must be listed before, so that all they need is
-    /// there.
+    /// there. What a damaged index file listed is found again from the packs' own headers: the data is what counts.
     pub fn load_index(&self) -> Result<Arc<Index>> {
         let index = Index::new()?;
         let cache = self.cache();
         let mut ids: Vec<IndexId> =
             self.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         ids.sort_unstable();
+        let mut damaged = 0;
         for id in &ids {
-            self.load_index_file(*id, &index, &cache)?;
+            match self.load_index_file(*id, &index, &cache) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(
+                        "index {} is damaged ({}); reading the packs' own headers instead. `lastgood check` tells more",
+                        id.short(),
+                        error.chain()
+                    );
+                    damaged += 1;
+                }
+                outcome => outcome?,
+            }
+        }
+        if damaged > 0 {
+            self.load_headers(&index)?;
         }
         cache.retain(&ids);
         index.compact();
         Ok(Arc::new(index))
+    }
+
+    /// Enters every pack that no index file names, by its own header.
+    fn load_headers(&self, index: &Index) -> Result<()> {
+        let known: HashSet<PackId> = index.packs().into_iter().collect();
+        for (id, size) in self.store.list(ObjectKind::Pack)? {
+            let pack = PackId(id);
+            if known.contains(&pack) {
+                continue;
+            }
+            match read_header(&*self.store, &self.sealer, pack, size, |_| ()) {
+                Ok(blobs) => enter_pack(index, pack, &blobs)?,
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!("pack {} is in no index and its header is damaged: {}", pack.short(), error.chain());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn load_index_file(&self, id: IndexId, index: &Index, cache: &IndexCache) -> Result<()> {

@@ -191,7 +191,7 @@ pub fn plan(
     monitor: &Monitor,
 ) -> Result<RestorePlan> {
     // A lock keeps others from deleting what is being read. On a store that cannot be written to nobody deletes either.
-    let lock = match repository.lock(LockMode::Shared) {
+    let lock = match repository.lock(LockMode::Reading) {
         Ok(lock) => Some(lock),
         Err(error) if error.kind() == ErrorKind::Denied => None,
         Err(error) => return Err(error),

@@ -7,9 +7,10 @@
 use super::findings::{Fault, fault_of};
 use super::report::DamageKind;
 use super::run::Run;
-use crate::format::pack::{LENGTH_BYTES, check_layout, locate_header, pack_size, parse_header};
+use crate::format::pack::{check_layout, pack_size};
 use crate::format::{BlobKind, IndexBlob, decode_index};
 use crate::index::{BlobRef, Index, Location};
+use crate::read::read_header;
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Context, Id, IndexId, PackId, Result};
@@ -177,24 +178,10 @@ impl Run<'_> {
     }
 
     fn header(&self, id: PackId, size: u64) -> Result<Result<Vec<IndexBlob>, Fault>> {
-        let key = StoreKey::new(ObjectKind::Pack, id);
-        let mut bytes = Vec::new();
-        let mut get = |offset: u64, length: usize| {
-            self.bytes_read.fetch_add(length as u64, Relaxed);
-            self.store().get_range(&key, offset, length, &mut bytes)?;
-            Ok(std::mem::take(&mut bytes))
+        let count = |bytes| {
+            self.bytes_read.fetch_add(bytes, Relaxed);
         };
-        let mut read = || {
-            let Some(at) = size.checked_sub(LENGTH_BYTES as u64) else {
-                return Err(lastgood_model::Error::corrupt(format!("a pack of {size} bytes is none")));
-            };
-            let trailer: Vec<u8> = get(at, LENGTH_BYTES)?;
-            let trailer = *trailer.first_chunk().ok_or_else(|| lastgood_model::Error::corrupt("short read"))?;
-            let (offset, length) = locate_header(size, trailer)?;
-            let mut sealed = get(offset, length as usize)?;
-            parse_header(self.repository.sealer.open_in_place(&mut sealed)?, size)
-        };
-        match read() {
+        match read_header(self.store(), &self.repository.sealer, id, size, count) {
             Ok(blobs) => Ok(Ok(blobs)),
             Err(error) => fault_of(error).map(Err),
         }

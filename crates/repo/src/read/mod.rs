@@ -1,12 +1,13 @@
 //! Reading: single blobs and trees, and many blobs in the order in which they lie.
 
 mod fetch;
+mod header;
 
 pub use fetch::{Fetch, FetchRequest};
+pub(crate) use header::{header_of, read_header};
 
 use crate::crypto::Sealer;
-use crate::format::pack::{locate_header, parse_header};
-use crate::format::{IndexBlob, decode_tree};
+use crate::format::decode_tree;
 use crate::index::{BlobKind, BlobRef, Index, Location};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
@@ -160,14 +161,4 @@ fn decode(frame: &[u8], length: usize, plain: &mut (impl zstd_safe::WriteBuf + ?
         }
         Ok(())
     })
-}
-
-/// The blobs of a whole pack by its own header.
-pub(crate) fn header_of(pack: &[u8], sealer: &Sealer) -> Result<Vec<IndexBlob>> {
-    let size = pack.len() as u64;
-    let (body, trailer) =
-        pack.split_last_chunk().ok_or_else(|| Error::corrupt(format!("a pack of {size} bytes is none")))?;
-    let (offset, length) = locate_header(size, *trailer)?;
-    let mut header = body[offset as usize..offset as usize + length as usize].to_vec();
-    parse_header(sealer.open_in_place(&mut header).context("open pack header")?, size)
 }

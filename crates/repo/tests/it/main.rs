@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod cuts;
 mod forge;
+mod hostile;
 mod locks;
 mod restic_trees;
 mod rig;
