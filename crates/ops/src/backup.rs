@@ -92,15 +92,13 @@ pub fn run(
     options: &BackupOptions,
 ) -> Result<BackupReport> {
     if sources.is_empty() {
-        return Err(Error::invalid("there is no source to protect").with_hint("add a [source.NAME] section to the config"));
+        return Err(
+            Error::invalid("there is no source to protect").with_hint("add a [source.NAME] section to the config")
+        );
     }
     let parent = parent_of(repository, app)?;
-    let session_options = SessionOptions {
-        compression: options.compression,
-        force: options.force,
-        parent,
-        dry_run: options.dry_run,
-    };
+    let session_options =
+        SessionOptions { compression: options.compression, force: options.force, parent, dry_run: options.dry_run };
     let session = Session::begin(repository.clone(), monitor.clone(), session_options)?;
     let started = session.started();
     let packs_adopted = session.adopted_packs() as u64;
@@ -248,7 +246,10 @@ fn all_failed(records: &[SourceRecord]) -> Option<Error> {
         }
     }
     Some(
-        Error::new(lastgood_model::ErrorKind::Io, format!("no source could be captured, so no recovery point was made: {}", errors.join("; ")))
-            .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again"),
+        Error::new(
+            lastgood_model::ErrorKind::Io,
+            format!("no source could be captured, so no recovery point was made: {}", errors.join("; ")),
+        )
+        .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again"),
     )
 }

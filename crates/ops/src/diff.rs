@@ -43,7 +43,8 @@ pub fn diff(
     monitor: &Monitor,
     tell: &mut dyn FnMut(Difference<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut stack = vec![(reader.tree(old)?.into_iter().peekable(), reader.tree(new)?.into_iter().peekable(), prefix.to_vec())];
+    let mut stack =
+        vec![(reader.tree(old)?.into_iter().peekable(), reader.tree(new)?.into_iter().peekable(), prefix.to_vec())];
     if old == new {
         return Ok(());
     }
@@ -69,7 +70,11 @@ pub fn diff(
                 }
                 match (a.subtree, b.subtree) {
                     (Some(x), Some(y)) if x != y => {
-                        stack.push((reader.tree(x)?.into_iter().peekable(), reader.tree(y)?.into_iter().peekable(), path));
+                        stack.push((
+                            reader.tree(x)?.into_iter().peekable(),
+                            reader.tree(y)?.into_iter().peekable(),
+                            path,
+                        ));
                     }
                     (Some(x), None) => whole(reader, x, &path, Change::Removed, monitor, tell)?,
                     (None, Some(y)) => whole(reader, y, &path, Change::Added, monitor, tell)?,

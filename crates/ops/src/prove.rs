@@ -129,7 +129,9 @@ fn compare_all(
         let restored = folder.join(std::ffi::OsStr::from_bytes(walked.path));
         let original = is_files(walked.path).then(|| {
             let slash = walked.path.iter().position(|b| *b == b'/').unwrap_or(walked.path.len());
-            PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", &walked.path[(slash + 1).min(walked.path.len())..]].concat()))
+            PathBuf::from(std::ffi::OsStr::from_bytes(
+                &[b"/", &walked.path[(slash + 1).min(walked.path.len())..]].concat(),
+            ))
         });
         comparison.add(restored, original, walked.node.clone())?;
         Ok(crate::browse::Descend::Yes)

@@ -15,7 +15,8 @@ pub(crate) fn write(manifest: &Manifest, location: &str) -> String {
         "Taken by lastgood {} on host {} at {}. The repository is in restic's format, version 2: lastgood is not needed to read it.\n",
         manifest.program, manifest.host, manifest.started
     );
-    let _ = writeln!(w, "With lastgood:\n\n    lastgood restore latest --repo '{location}' --key-file KEY --to FOLDER\n");
+    let _ =
+        writeln!(w, "With lastgood:\n\n    lastgood restore latest --repo '{location}' --key-file KEY --to FOLDER\n");
     let _ = writeln!(
         w,
         "With restic alone (KEY is the key file; its single line is the repository's password):\n\n    restic -r '{location}' --password-file KEY snapshots\n    restic -r '{location}' --password-file KEY restore SNAPSHOT --target FOLDER\n"
@@ -34,11 +35,18 @@ pub(crate) fn write(manifest: &Manifest, location: &str) -> String {
             "command" => "the standard output of a command, as it was printed".to_owned(),
             other => format!("a source of kind {other}"),
         };
-        let part = if source.outcome == SourceOutcome::Partial { " Something in it could not be read; see the manifest." } else { "" };
+        let part = if source.outcome == SourceOutcome::Partial {
+            " Something in it could not be read; see the manifest."
+        } else {
+            ""
+        };
         let _ = writeln!(w, "- `/{name}` (from {origins}): {how}.{part}");
     }
     if !manifest.complete {
-        let _ = writeln!(w, "\nThis point is INCOMPLETE; `problems` and `sources` in `manifest.json` say what is not in it.");
+        let _ = writeln!(
+            w,
+            "\nThis point is INCOMPLETE; `problems` and `sources` in `manifest.json` say what is not in it."
+        );
     }
     out
 }

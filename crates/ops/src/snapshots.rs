@@ -47,7 +47,11 @@ pub fn manifest(reader: &BlobReader, snapshot: &Snapshot) -> Result<Option<Manif
     if manifest.schema > Manifest::SCHEMA {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the manifest of {} has schema {}, newer than this version reads", snapshot.id.short(), manifest.schema),
+            format!(
+                "the manifest of {} has schema {}, newer than this version reads",
+                snapshot.id.short(),
+                manifest.schema
+            ),
         )
         .with_hint("use a newer lastgood, or `restic restore`"));
     }

@@ -19,4 +19,4 @@ pub use lock::{LockGuard, LockMode};
 pub use pipe::Compression;
 pub use read::{BlobReader, Fetch, FetchRequest};
 pub use repository::{OpenOptions, Repository, Snapshot};
-pub use session::{Published, PublishSpec, Session, SessionOptions, SourceSink};
+pub use session::{PublishSpec, Published, Session, SessionOptions, SourceSink};

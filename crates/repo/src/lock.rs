@@ -243,11 +243,8 @@ fn locked(file: &LockFile, now: Time) -> Error {
         )
     };
     let LockFile { pid, username, hostname, .. } = file;
-    Error::new(
-        ErrorKind::Locked,
-        format!("repository is locked by process {pid} of {username} on {hostname}, {when}"),
-    )
-    .with_hint(hint)
+    Error::new(ErrorKind::Locked, format!("repository is locked by process {pid} of {username} on {hostname}, {when}"))
+        .with_hint(hint)
 }
 
 /// A lock from the future is not stale by its age: one of two clocks is wrong, and a holder that refreshes it is as likely
@@ -265,10 +262,7 @@ static HELD: Mutex<BTreeSet<Id>> = Mutex::new(BTreeSet::new());
 /// once, so it must have missed a refresh, too.
 pub(crate) fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
     let missed = now.secs.saturating_sub(file.time.secs).saturating_abs() > REFRESH_EVERY.as_secs() as i64 + 60;
-    missed
-        && file.hostname == hostname()
-        && file.pid == i64::from(std::process::id())
-        && !lock(&HELD).contains(&id)
+    missed && file.hostname == hostname() && file.pid == i64::from(std::process::id()) && !lock(&HELD).contains(&id)
 }
 
 /// Whether a process of this host lives.

@@ -6,7 +6,7 @@ use crate::format::key_file::{decode_master_key, encode_master_key};
 use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
 use crate::index::{BlobRef, Index, IndexCache, Location};
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
-use crate::read::{BlobReader, read_header, decompress};
+use crate::read::{BlobReader, decompress, read_header};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
@@ -385,7 +385,10 @@ pub(crate) fn expand(key: &StoreKey, plain: &[u8]) -> Result<Vec<u8>> {
             }
             Ok(json)
         }
-        other => Err(Error::new(ErrorKind::Unsupported, format!("{key} begins with {other:?}, an encoding unknown to this version"))),
+        other => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{key} begins with {other:?}, an encoding unknown to this version"),
+        )),
     }
 }
 
@@ -395,14 +398,7 @@ fn write_key(store: &dyn Store, password: &Password, master: &MasterKey, clock: 
     let cost = password.cost();
     let derived = MasterKey::from_derived(&*password.derive(cost, &salt)?);
     let data = Sealer::new(&derived)?.seal(&encode_master_key(master)?)?;
-    let file = KeyFile {
-        created: clock(),
-        username: username(),
-        hostname: hostname(),
-        cost,
-        salt,
-        data,
-    };
+    let file = KeyFile { created: clock(), username: username(), hostname: hostname(), cost, salt, data };
     let bytes = file.encode()?;
     let id = KeyId(Id(sha256(&bytes)));
     store.put(&StoreKey::new(ObjectKind::Key, id), &[&bytes]).context("write key")?;
@@ -449,11 +445,14 @@ fn search_key(store: &dyn Store, password: &Password) -> Result<(MasterKey, KeyI
         }
     }
     if files_read == 0 && damaged.is_none() {
-        return Err(Error::corrupt(format!("there is no object in keys/ at {}", store.location()))
-            .with_hint("restore the key objects from another copy of the repository: without them nobody can read it"));
+        return Err(Error::corrupt(format!("there is no object in keys/ at {}", store.location())).with_hint(
+            "restore the key objects from another copy of the repository: without them nobody can read it",
+        ));
     }
     if let Some(error) = damaged {
-        return Err(error.context("open key").with_hint("restore the damaged key object from another copy of the repository"));
+        return Err(error
+            .context("open key")
+            .with_hint("restore the damaged key object from another copy of the repository"));
     }
     Err(Error::new(ErrorKind::WrongKey, format!("the key does not open the repository at {}", store.location()))
         .with_hint(WRONG_KEY_HINT))

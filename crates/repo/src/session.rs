@@ -21,7 +21,9 @@ use draft::Draft;
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::source::{Chunking, Entry, Sink, StreamSpec, StreamWriter, TreeDir};
 use lastgood_model::store::ObjectKind;
-use lastgood_model::{Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId};
+use lastgood_model::{
+    Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId,
+};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -92,11 +94,8 @@ impl Session {
         // The parent is read before the index, so that the index knows all it refers to.
         let parent = options.parent.map(|id| repository.snapshot(id)).transpose()?;
         let reader = repository.reader()?;
-        let adopted = if lock.findings.stale_removed > 0 {
-            leftovers::adopt(&repository, &reader.index)?
-        } else {
-            Vec::new()
-        };
+        let adopted =
+            if lock.findings.stale_removed > 0 { leftovers::adopt(&repository, &reader.index)? } else { Vec::new() };
         let packer = Packer::start(
             repository.store.clone(),
             repository.sealer.clone(),
@@ -191,7 +190,9 @@ impl Session {
         let drafts = std::mem::take(&mut *lock(&self.drafts));
         judge(&spec.manifest, &drafts)?;
         let root = save_root(engine, &spec, drafts, self.started)?;
-        let Some(engine) = self.engine.take() else { return Err(Error::new(ErrorKind::Bug, "publish a session twice")) };
+        let Some(engine) = self.engine.take() else {
+            return Err(Error::new(ErrorKind::Bug, "publish a session twice"));
+        };
         let packer = engine.stop()?;
         let packs = packer.finish()?;
         if !self.lock.is_sound() {
@@ -396,7 +397,10 @@ impl Sink for SourceSink<'_> {
         }
         match self.session.engine()?.walk(node, dir.clone(), previous)? {
             Some(node) => lock(&self.draft).insert(path, parents, node),
-            None => Err(Error::new(ErrorKind::Io, format!("{} could not be read", lastgood_model::node::display_path(&dir.path_of(b""))))),
+            None => Err(Error::new(
+                ErrorKind::Io,
+                format!("{} could not be read", lastgood_model::node::display_path(&dir.path_of(b""))),
+            )),
         }
     }
 

@@ -95,13 +95,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Compares one restored entry with what the recovery point says, and with its original if that stood still.
-fn compare_file(
-    reader: &BlobReader,
-    restored: &Path,
-    original: Option<&Path>,
-    node: &Node,
-    tally: &Tally,
-) {
+fn compare_file(reader: &BlobReader, restored: &Path, original: Option<&Path>, node: &Node, tally: &Tally) {
     let meta = match fs_err::symlink_metadata(restored) {
         Ok(meta) => meta,
         Err(error) => return tally.mismatch(format!("{} is not there: {error}", printable(restored))),

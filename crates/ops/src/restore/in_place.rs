@@ -132,8 +132,11 @@ fn swap(
     let failures = report.failures_total;
     writer.finish(report)?;
     if report.failures_total > failures {
-        return Err(Error::corrupt(format!("{} could not be restored whole; the original was not touched", origin.display()))
-            .with_hint("`lastgood verify` tells which recovery points are sound"));
+        return Err(Error::corrupt(format!(
+            "{} could not be restored whole; the original was not touched",
+            origin.display()
+        ))
+        .with_hint("`lastgood verify` tells which recovery points are sound"));
     }
     let record = root.source.as_ref().and_then(|s| plan.manifest.as_ref()?.source(&s.name));
     let facts = record.filter(|r| !r.facts.is_empty()).map(|r| sqlite::Facts::from_map(&r.facts)).transpose()?;

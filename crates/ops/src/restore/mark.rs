@@ -46,7 +46,11 @@ pub(super) fn may_begin(folder: &Path, snapshot: SnapshotId, roots: &[Root], ove
         Ok(text) => {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("{} holds an interrupted restore of another recovery point ({})", folder.display(), text.trim().get(..8).unwrap_or("unknown")),
+                format!(
+                    "{} holds an interrupted restore of another recovery point ({})",
+                    folder.display(),
+                    text.trim().get(..8).unwrap_or("unknown")
+                ),
             )
             .with_hint("finish that one by repeating its command, or choose another folder"));
         }

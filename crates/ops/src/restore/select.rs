@@ -173,10 +173,9 @@ fn find_path(
     }
     match direct {
         Err(error) => Err(error),
-        Ok(_) => Err(Error::new(
-            ErrorKind::Absent,
-            format!("there is no {:?} in the selected sources", display_path(path)),
-        )),
+        Ok(_) => {
+            Err(Error::new(ErrorKind::Absent, format!("there is no {:?} in the selected sources", display_path(path))))
+        }
     }
 }
 
@@ -187,7 +186,10 @@ fn in_place_roots(reader: &BlobReader, snapshot: &Snapshot, roots: Vec<Root>) ->
         let Some(source) = root.source.clone() else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("{:?} has no original place on record: another program made this snapshot", display_path(&root.path)),
+                format!(
+                    "{:?} has no original place on record: another program made this snapshot",
+                    display_path(&root.path)
+                ),
             )
             .with_hint("restore it with --to FOLDER"));
         };

@@ -143,14 +143,12 @@ impl<'a> Writer<'a> {
                     }
                 }
                 NodeKind::File => self.file(here, node)?,
-                _ => {
-                    match self.target.special(&here, &node, self.monitor) {
-                        Ok(_) => {
-                            self.tally.files.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(error) => self.failed(&here, &node, error)?,
+                _ => match self.target.special(&here, &node, self.monitor) {
+                    Ok(_) => {
+                        self.tally.files.fetch_add(1, Ordering::Relaxed);
                     }
-                }
+                    Err(error) => self.failed(&here, &node, error)?,
+                },
             }
         }
         Ok(())
@@ -330,7 +328,8 @@ impl<'a> Writer<'a> {
                     while let Some(index) = existing.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let file = &window[*index];
                         let Some(handle) = file.opened() else { continue };
-                        let outcome = self.monitor.check_cancelled().and_then(|()| differing(file, &handle, &mut buffer));
+                        let outcome =
+                            self.monitor.check_cancelled().and_then(|()| differing(file, &handle, &mut buffer));
                         match outcome {
                             Ok(differs) => {
                                 same.lock().unwrap_or_else(|e| e.into_inner()).insert(*index as u32, differs);

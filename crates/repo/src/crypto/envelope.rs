@@ -222,8 +222,20 @@ mod tests {
             (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
         };
         let cases = [
-            ("f3f6", "851fc40c3467ac0be05cc20404f3f700", "ec074c835580741701425b623235add6", "fb447350c4e868c52ac3275cf9d4327e", "f4c633c3044fc145f84f335cb81953de"),
-            ("", "a0f3080000f46400d0c7e9076c834403", "75deaa25c09f208e1dc4ce6b5cad3fbf", "61ee09218d29b0aaed7e154a2c5509cc", "dd3fab2251f11ac759f0887129cc2ee7"),
+            (
+                "f3f6",
+                "851fc40c3467ac0be05cc20404f3f700",
+                "ec074c835580741701425b623235add6",
+                "fb447350c4e868c52ac3275cf9d4327e",
+                "f4c633c3044fc145f84f335cb81953de",
+            ),
+            (
+                "",
+                "a0f3080000f46400d0c7e9076c834403",
+                "75deaa25c09f208e1dc4ce6b5cad3fbf",
+                "61ee09218d29b0aaed7e154a2c5509cc",
+                "dd3fab2251f11ac759f0887129cc2ee7",
+            ),
             (
                 "663cea190ffb83d89593f3f476b6bc24d7e679107ea26adb8caf6652d0656136",
                 "48443d0bb0d21109c89a100b5ce2c208",
@@ -233,11 +245,8 @@ mod tests {
             ),
         ];
         for (message, r, k, nonce, want) in cases {
-            let key = MasterKey {
-                encrypt: [0; 32],
-                mac_k: hex(k).try_into().unwrap(),
-                mac_r: hex(r).try_into().unwrap(),
-            };
+            let key =
+                MasterKey { encrypt: [0; 32], mac_k: hex(k).try_into().unwrap(), mac_r: hex(r).try_into().unwrap() };
             let tag = Sealer::new(&key).unwrap().tag(&hex(nonce).try_into().unwrap(), &hex(message));
             assert_eq!(tag.to_vec(), hex(want));
         }

@@ -11,7 +11,8 @@ use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// What to tell a person whose key opens nothing.
-pub const WRONG_KEY_HINT: &str = "check that this is the key file made for this repository; without the right key the data cannot be read by anyone";
+pub const WRONG_KEY_HINT: &str =
+    "check that this is the key file made for this repository; without the right key the data cannot be read by anyone";
 
 const PREFIX: &str = "lg1-";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -53,7 +54,9 @@ impl Password {
     pub fn new(text: &str) -> Result<Self> {
         let line = text.split(['\n', '\r']).next().unwrap_or_default();
         if line.is_empty() {
-            return Err(Error::invalid("the repository key is empty").with_hint("`lastgood key generate FILE` makes one"));
+            return Err(
+                Error::invalid("the repository key is empty").with_hint("`lastgood key generate FILE` makes one")
+            );
         }
         let password = Self(line.to_owned());
         if line.starts_with(PREFIX) && !password.is_generated() {
@@ -154,7 +157,9 @@ mod tests {
     #[test]
     fn hostile_parameters_are_refused_before_memory_is_taken() {
         let password = Password::new("x").unwrap();
-        for (log_n, r, p) in [(0, 8, 1), (30, 8, 1), (63, 8, 1), (40, 1, 1), (10, u32::MAX, 1), (10, 8, u32::MAX), (255, 8, 1)] {
+        for (log_n, r, p) in
+            [(0, 8, 1), (30, 8, 1), (63, 8, 1), (40, 1, 1), (10, u32::MAX, 1), (10, 8, u32::MAX), (255, 8, 1)]
+        {
             assert_eq!(password.derive(KdfCost { log_n, r, p }, &[0; 64]).unwrap_err().kind(), ErrorKind::Corrupt);
         }
     }

@@ -102,8 +102,7 @@ fn parse(bytes: &[u8]) -> Option<Vec<(PackId, Vec<IndexBlob>)>> {
         for mut record in records.chunks_exact(BLOB_BYTES) {
             let id = Id(*record.split_off(..32)?.first_chunk()?);
             let kind = if *record.split_off_first()? == 1 { BlobKind::Tree } else { BlobKind::Data };
-            let (offset, length, raw_length) =
-                (take_u32(&mut record)?, take_u32(&mut record)?, take_u32(&mut record)?);
+            let (offset, length, raw_length) = (take_u32(&mut record)?, take_u32(&mut record)?, take_u32(&mut record)?);
             blobs.push(IndexBlob { id, kind, offset, length, uncompressed: NonZeroU32::new(raw_length) });
         }
         packs.push((pack, blobs));
@@ -124,7 +123,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = IndexCache::new(Some(folder.path()), &Id([1; 32]));
         let id = IndexId(Id([2; 32]));
-        let blob = IndexBlob { id: Id([3; 32]), kind: BlobKind::Tree, offset: 4, length: 50, uncompressed: NonZeroU32::new(60) };
+        let blob = IndexBlob {
+            id: Id([3; 32]),
+            kind: BlobKind::Tree,
+            offset: 4,
+            length: 50,
+            uncompressed: NonZeroU32::new(60),
+        };
         let packs = vec![(PackId(Id([9; 32])), vec![blob; 3]), (PackId(Id([8; 32])), vec![])];
         cache.keep(&id, &packs);
         let mut seen = Vec::new();

@@ -16,14 +16,15 @@ pub(super) enum Task {
     /// Files of one directory.
     Files(FilesTask),
     /// A directory: last, and the newest first, so that the walk goes deep before it goes wide.
-    Dir(DirTask),
+    Dir(Box<DirTask>),
 }
 
 #[derive(Default)]
 struct Queues {
     batches: VecDeque<Batch>,
     files: VecDeque<FilesTask>,
-    dirs: Vec<DirTask>,
+    #[expect(clippy::vec_box, reason = "handed on as it came")]
+    dirs: Vec<Box<DirTask>>,
     closed: bool,
 }
 

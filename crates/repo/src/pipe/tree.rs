@@ -11,10 +11,10 @@ use super::pool::Task;
 use crate::chunk::FILE_CHUNK_MIN_BYTES;
 use crate::format::tree::TreeEncoder;
 use crate::index::BlobKind;
+use crate::sha256::sha256_many;
 use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::node::display_path;
 use lastgood_model::source::{Chunking, Entry, FileReader, Read, Steady, TreeDir};
-use crate::sha256::sha256_many;
 use lastgood_model::{BlobId, Error, ErrorKind, Id, Node, NodeKind, Result, TreeId};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
@@ -80,12 +80,12 @@ impl Engine {
     /// Walks a directory and everything below it; `previous` is its tree in the parent snapshot.
     pub(crate) fn walk(&self, node: Node, dir: Arc<dyn TreeDir>, previous: Option<TreeId>) -> Result<WalkedEntry> {
         let top = Arc::new(Top::default());
-        self.pool.push(Task::Dir(DirTask {
+        self.pool.push(Task::Dir(Box::new(DirTask {
             place: DirPlace::Open(dir),
             entry: Entry::new(node),
             owner: Owner::Top(top.clone()),
             previous,
-        }));
+        })));
         let node = top.wait();
         self.check()?;
         Ok(node)
@@ -255,7 +255,7 @@ pub(super) struct DirTask {
 }
 
 impl DirTask {
-    pub(super) fn run(mut self, engine: &Engine, scratch: &mut Scratch) {
+    pub(super) fn run(mut self: Box<Self>, engine: &Engine, scratch: &mut Scratch) {
         if engine.is_stopping() {
             return self.owner.deliver(None, engine, scratch);
         }
@@ -269,8 +269,9 @@ impl DirTask {
                 }
             },
         };
-        let listing =
-            dir.list(&engine.monitor).and_then(|list| dir.describe(&mut self.entry.node, &engine.monitor).map(|()| list));
+        let listing = dir
+            .list(&engine.monitor)
+            .and_then(|list| dir.describe(&mut self.entry.node, &engine.monitor).map(|()| list));
         let entries = match listing {
             Ok(entries) => entries,
             Err(error) => {
@@ -292,7 +293,7 @@ impl DirTask {
 
     /// Sorts the entries into what is known, what is read now, and what is left to other tasks.
     fn plan(
-        self,
+        self: Box<Self>,
         dir: Arc<dyn TreeDir>,
         entries: Vec<Entry>,
         old: Option<Vec<Node>>,
@@ -355,12 +356,12 @@ impl DirTask {
         }
         // Newest first is how directories are taken up: pushed in reverse they run in order.
         tasks.extend(dirs.into_iter().rev().map(|(slot, entry, previous)| {
-            Task::Dir(DirTask {
+            Task::Dir(Box::new(DirTask {
                 place: DirPlace::Below(dir.clone()),
                 entry,
                 owner: Owner::Dir(open.clone(), slot),
                 previous,
-            })
+            }))
         }));
         engine.pool.push_all(tasks);
         if let Some((owner, node)) = open.settle(engine, scratch) {
@@ -493,7 +494,10 @@ fn take_in(
 enum Progress {
     /// One chunk at most, at the end of the buffer.
     Small(Node),
-    Long { content: Content, node: Node },
+    Long {
+        content: Content,
+        node: Node,
+    },
 }
 
 enum Failed {

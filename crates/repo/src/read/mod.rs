@@ -90,7 +90,11 @@ impl BlobReader {
             decompress(content, location.raw_length as usize, plain)?;
         }
         if sha256(plain) != blob.id.0 {
-            return Err(Error::corrupt(format!("the content of {} {} is not what its name says", noun(blob.kind), blob.id.short())));
+            return Err(Error::corrupt(format!(
+                "the content of {} {} is not what its name says",
+                noun(blob.kind),
+                blob.id.short()
+            )));
         }
         Ok(())
     }
@@ -107,8 +111,9 @@ impl BlobReader {
             &decoded
         };
         if content != plain {
-            return Err(Error::new(ErrorKind::Bug, "a sealed blob does not open to what was sealed")
-                .with_hint("nothing of this run was kept; this machine's memory may be faulty, test it before the next run"));
+            return Err(Error::new(ErrorKind::Bug, "a sealed blob does not open to what was sealed").with_hint(
+                "nothing of this run was kept; this machine's memory may be faulty, test it before the next run",
+            ));
         }
         Ok(())
     }

@@ -31,12 +31,13 @@ fn the_power_may_go_at_any_call_and_take_with_it_what_was_not_durable() {
             finished |= store.fired() == 0;
             cuts += u32::from(store.fired() > 0);
             let mut chance = Rng::new(nth * 10 + fate);
-            store.restore_power(|_| match fate {
-                0 => false,
-                1 => true,
-                _ => chance.below(2) == 0,
-            })
-            .unwrap();
+            store
+                .restore_power(|_| match fate {
+                    0 => false,
+                    1 => true,
+                    _ => chance.below(2) == 0,
+                })
+                .unwrap();
             store.mend();
             let context = format!("call {nth}, fate {fate}");
             let after = rig.snapshots();

@@ -38,9 +38,10 @@ fn honest() -> (Rig, lastgood_model::SnapshotId, Vec<u8>) {
 /// Fetches blobs all at once, as a restore does: what arrived, and what failed in what way.
 fn fetch(reader: &BlobReader, ids: &[Id]) -> BTreeMap<Id, Result<Vec<u8>, ErrorKind>> {
     let outcome = Mutex::new(BTreeMap::new());
-    let requests = ids.iter().enumerate().map(|(i, id)| {
-        FetchRequest { blob: BlobRef { kind: BlobKind::Data, id: *id }, place: i as u64 }
-    });
+    let requests = ids
+        .iter()
+        .enumerate()
+        .map(|(i, id)| FetchRequest { blob: BlobRef { kind: BlobKind::Data, id: *id }, place: i as u64 });
     let failed = |request: FetchRequest, error: lastgood_model::Error| {
         outcome.lock().unwrap().insert(request.blob.id, Err(error.kind()));
     };
@@ -179,11 +180,12 @@ fn frames_that_hold_more_or_less_than_promised_are_damage_and_take_no_memory() {
     for kind in [ObjectKind::Snapshot, ObjectKind::Lock] {
         let key = forge.put_sealed(kind, &[&[2], &bomb[..]].concat());
         let mut damaged = 0;
-        rig.open().snapshots(|_, error| {
-            assert_eq!(error.kind(), ErrorKind::Corrupt);
-            damaged += 1;
-        })
-        .unwrap();
+        rig.open()
+            .snapshots(|_, error| {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                damaged += 1;
+            })
+            .unwrap();
         assert_eq!(damaged, u32::from(kind == ObjectKind::Snapshot));
         drop(rig.open().lock(lastgood_repo::LockMode::Shared).unwrap());
         rig.store.remove(&key).unwrap();
@@ -289,7 +291,9 @@ fn keys_that_ask_for_everything_are_passed_over_and_the_right_one_is_found() {
     let mut json: serde_json::Value = serde_json::from_slice(&key).unwrap();
     let huge = " ".repeat(1 << 20).into_bytes();
     let mut planted = vec![huge, b"{}".to_vec(), Vec::new(), b"{\"kdf\":\"scrypt\"}".to_vec()];
-    for (n, r, p) in [(1u64 << 62, 8u64, 1u64), (1 << 30, 1 << 30, 1), (1 << 20, 8, 1 << 31), (0, 8, 1), (3, 1, 1), (2, 0, 0)] {
+    for (n, r, p) in
+        [(1u64 << 62, 8u64, 1u64), (1 << 30, 1 << 30, 1), (1 << 20, 8, 1 << 31), (0, 8, 1), (3, 1, 1), (2, 0, 0)]
+    {
         (json["N"], json["r"], json["p"]) = (n.into(), r.into(), p.into());
         planted.push(json.to_string().into_bytes());
     }

@@ -107,7 +107,11 @@ fn a_lock_from_the_future_is_not_stale_by_its_age() {
             assert_eq!(rig.try_lock(mode), Err(ErrorKind::Locked), "{ahead} {mode:?}");
         }
         let error = rig.open().lock(LockMode::Shared).unwrap_err();
-        assert!(error.chain().contains("ahead") && error.hint().unwrap().contains("clock"), "{error:?} {:?}", error.hint());
+        assert!(
+            error.chain().contains("ahead") && error.hint().unwrap().contains("clock"),
+            "{error:?} {:?}",
+            error.hint()
+        );
         assert_eq!(rig.locks(), [foreign]);
         rig.store.remove(&foreign).unwrap();
         // A shared one stands in nobody's way but that of deletion.
@@ -183,9 +187,7 @@ fn a_pack_that_went_while_the_lock_was_lost_stops_the_publication() {
     let base = Rig::new();
     let old = lastgood_testkit::rng::Rng::new(2).bytes(1 << 20);
     save(&base.open(), Chunking::Files, &[("old", &old)]).unwrap();
-    for (lose_lock, lose_pack, publishes) in
-        [(false, false, true), (true, false, true), (true, true, false)]
-    {
+    for (lose_lock, lose_pack, publishes) in [(false, false, true), (true, false, true), (true, true, false)] {
         let rig = base.over(base.store.fork());
         let (session, monitor) = begin(&rig.open()).unwrap();
         let mut writer = stream(&session.source("db").unwrap(), "old", Chunking::Files);

@@ -1,8 +1,6 @@
 //! What a session promises: nothing is visible before it is whole, nothing is stored twice, memory is bounded.
 
-use crate::rig::{
-    Contents, Rig, Saved, begin, contents, node_at, save, spec, spec_with, stream, stream_spec, verdict,
-};
+use crate::rig::{Contents, Rig, Saved, begin, contents, node_at, save, spec, spec_with, stream, stream_spec, verdict};
 use lastgood_model::manifest::SourceOutcome;
 use lastgood_model::source::{Chunking, Sink};
 use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey};
@@ -74,7 +72,11 @@ fn names_that_cannot_be_or_come_twice_are_refused() {
     let sink = session.source("db").unwrap();
     assert_eq!(session.source("db").unwrap_err().kind(), ErrorKind::Conflict);
     for path in ["", "/a", "a//b", "a/../b", "./a", "a/"] {
-        assert_eq!(sink.stream(stream_spec(path, Chunking::Rows)).err().unwrap().kind(), ErrorKind::Invalid, "{path:?}");
+        assert_eq!(
+            sink.stream(stream_spec(path, Chunking::Rows)).err().unwrap().kind(),
+            ErrorKind::Invalid,
+            "{path:?}"
+        );
     }
     let first = stream(&sink, "a", Chunking::Rows);
     assert_eq!(sink.stream(stream_spec("a", Chunking::Rows)).err().unwrap().kind(), ErrorKind::Conflict);

@@ -70,7 +70,9 @@ mod tests {
     fn blocks_and_the_rest_make_up_the_file() {
         for place in [std::env::temp_dir(), "/dev/shm".into()] {
             let folder = tempfile::tempdir_in(place).unwrap();
-            for length in [0, 10, DIRECT_BYTES_MIN - 1, DIRECT_BYTES_MIN, DIRECT_BYTES_MIN + 1, 3 * STAGE_BYTES + BLOCK + 17] {
+            for length in
+                [0, 10, DIRECT_BYTES_MIN - 1, DIRECT_BYTES_MIN, DIRECT_BYTES_MIN + 1, 3 * STAGE_BYTES + BLOCK + 17]
+            {
                 let data: Vec<u8> = (0..length).map(|i| (i * 31 / 7) as u8).collect();
                 let path = folder.path().join(length.to_string());
                 let mut file = fs_err::File::create(&path).unwrap();

@@ -1,0 +1,13 @@
+//! Whole operations, through real sources, stores and file systems.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod backup;
+mod faults;
+#[path = "../../../repo/tests/it/forge.rs"]
+mod forge;
+mod hostile;
+mod interop;
+mod prove;
+mod restore;
+mod resume;
+mod rig;
