@@ -8,7 +8,7 @@ use crate::restore_notes;
 use crate::snapshots::{APP_TAG, app_of};
 use lastgood_model::manifest::{Manifest, Problem, SourceOutcome, SourceRecord};
 use lastgood_model::source::Source;
-use lastgood_model::{Error, Monitor, PackId, Result, SnapshotId, Time};
+use lastgood_model::{Error, ErrorKind, Monitor, PackId, Result, SnapshotId, Time};
 use lastgood_repo::lock::system_clock;
 use lastgood_repo::{Compression, PublishSpec, Repository, Session, SessionOptions};
 use serde::Serialize;
@@ -96,20 +96,29 @@ pub fn run(
             Error::invalid("there is no source to protect").with_hint("add a [source.NAME] section to the config")
         );
     }
-    let parent = parent_of(repository, app)?;
-    let session_options =
-        SessionOptions { compression: options.compression, force: options.force, parent, dry_run: options.dry_run };
+    let parents = parents_of(repository, app)?;
+    let parent = parents.first().copied();
+    let session_options = SessionOptions {
+        compression: options.compression,
+        force: options.force,
+        parents,
+        sources: sources.iter().map(|s| s.name().to_owned()).collect(),
+        dry_run: options.dry_run,
+    };
     let session = Session::begin(repository.clone(), monitor.clone(), session_options)?;
     let started = session.started();
     let packs_adopted = session.adopted_packs() as u64;
 
     let mut records = Vec::new();
+    let mut failures = Vec::new();
     for source in in_order(sources) {
-        records.push(capture(&session, source, monitor)?);
+        let (record, failure) = capture(&session, source, monitor)?;
+        records.push(record);
+        failures.extend(failure);
     }
     monitor.check_cancelled()?;
-    if let Some(error) = all_failed(&records) {
-        return Err(error);
+    if failures.len() == records.len() {
+        return Err(all_failed(&records, &failures));
     }
 
     let clock = system_clock();
@@ -177,12 +186,12 @@ fn pack_count(packs: &[(PackId, u64)]) -> u64 {
     packs.len() as u64
 }
 
-/// The newest point of this application, whatever host it is from: files carry their own marks of identity.
-fn parent_of(repository: &Repository, app: &str) -> Result<Option<SnapshotId>> {
+/// The points of this application, newest first, whatever host they are from: files carry their own marks of identity.
+fn parents_of(repository: &Repository, app: &str) -> Result<Vec<SnapshotId>> {
     let snapshots = repository.snapshots(|id, error| {
         tracing::warn!(snapshot = %id, error = %error.chain(), "damaged snapshot is passed over");
     })?;
-    Ok(snapshots.iter().rev().find(|s| app_of(&s.file).as_deref() == Some(app)).map(|s| s.id))
+    Ok(snapshots.iter().rev().filter(|s| app_of(&s.file).as_deref() == Some(app)).map(|s| s.id).collect())
 }
 
 /// Databases and commands first, files last, else as configured.
@@ -192,7 +201,8 @@ fn in_order(sources: &[Box<dyn Source>]) -> Vec<&dyn Source> {
     ordered
 }
 
-fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<SourceRecord> {
+/// Captures one source; a failure of its own comes back beside the record, an end of the session as an error.
+fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<(SourceRecord, Option<Error>)> {
     let clock = system_clock();
     let started = clock();
     let before = (monitor.counters.bytes.load(Relaxed), monitor.counters.files.load(Relaxed));
@@ -214,6 +224,7 @@ fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<
         position: None,
         facts: serde_json::Map::new(),
     };
+    let mut failure = None;
     match outcome {
         Ok(captured) => {
             record.position = captured.position;
@@ -232,24 +243,22 @@ fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<
             }
             record.outcome = SourceOutcome::Failed { error: text };
             (record.bytes, record.entries) = (0, 0);
+            failure = Some(error);
         }
     }
-    Ok(record)
+    Ok((record, failure))
 }
 
-fn all_failed(records: &[SourceRecord]) -> Option<Error> {
-    let mut errors = Vec::new();
+/// One error for all, of the kind they share.
+fn all_failed(records: &[SourceRecord], failures: &[Error]) -> Error {
+    let mut told = Vec::new();
     for record in records {
-        match &record.outcome {
-            SourceOutcome::Failed { error } => errors.push(format!("{}: {error}", record.name)),
-            _ => return None,
+        if let SourceOutcome::Failed { error } = &record.outcome {
+            told.push(format!("{}: {error}", record.name));
         }
     }
-    Some(
-        Error::new(
-            lastgood_model::ErrorKind::Io,
-            format!("no source could be captured, so no recovery point was made: {}", errors.join("; ")),
-        )
-        .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again"),
-    )
+    let first = failures.first().map_or(ErrorKind::Io, Error::kind);
+    let kind = if failures.iter().all(|f| f.kind() == first) { first } else { ErrorKind::Io };
+    Error::new(kind, format!("no source could be captured, so no recovery point was made: {}", told.join("; ")))
+        .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again")
 }

@@ -33,10 +33,30 @@ pub fn walk(
     root: TreeId,
     prefix: &[u8],
     monitor: &Monitor,
+    visit: impl FnMut(Walked<'_>) -> Result<Descend>,
+) -> Result<()> {
+    walk_past(reader, root, prefix, monitor, |_, error| Err(error), visit)
+}
+
+/// The same, telling `unreadable` of each directory that cannot be read, by its path; the walk goes on behind it unless
+/// that returns an error.
+///
+/// # Errors
+/// Whatever `unreadable` and `visit` return.
+pub fn walk_past(
+    reader: &BlobReader,
+    root: TreeId,
+    prefix: &[u8],
+    monitor: &Monitor,
+    mut unreadable: impl FnMut(&[u8], Error) -> Result<()>,
     mut visit: impl FnMut(Walked<'_>) -> Result<Descend>,
 ) -> Result<()> {
     let mut path = prefix.to_vec();
-    let mut stack = vec![(reader.tree(root)?.into_iter(), path.len())];
+    let mut open = |id: TreeId, path: &[u8]| match reader.tree(id) {
+        Ok(nodes) => Ok(nodes.into_iter()),
+        Err(error) => unreadable(path, error).map(|()| Vec::new().into_iter()),
+    };
+    let mut stack = vec![(open(root, &path)?, path.len())];
     while let Some((nodes, length)) = stack.last_mut() {
         path.truncate(*length);
         let Some(node) = nodes.next() else {
@@ -50,7 +70,7 @@ pub fn walk(
         path.extend_from_slice(&node.name);
         let descend = visit(Walked { path: &path, node: &node })?;
         if let (Descend::Yes, NodeKind::Dir, Some(subtree)) = (descend, node.kind, node.subtree) {
-            stack.push((reader.tree(subtree)?.into_iter(), path.len()));
+            stack.push((open(subtree, &path)?, path.len()));
         }
     }
     Ok(())

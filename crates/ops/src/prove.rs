@@ -8,9 +8,9 @@
 pub(crate) mod files;
 
 use crate::restore::{RestoreRequest, plan};
-use crate::snapshots::manifest;
+use crate::snapshots::{is_loss, manifest};
 use files::Comparison;
-use lastgood_model::manifest::{Manifest, SourceRecord};
+use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, Monitor, Result, SnapshotId};
 use lastgood_repo::{Repository, Snapshot};
@@ -64,6 +64,11 @@ impl ProofReport {
     pub fn is_proven(&self) -> bool {
         self.mismatches_total == 0
     }
+
+    fn mismatch(&mut self, text: String) {
+        self.mismatches_total += 1;
+        self.mismatches.push(text);
+    }
 }
 
 /// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure.
@@ -94,11 +99,18 @@ pub fn prove(
         mismatches_total: restored.failures_total,
     };
     let reader = repository.reader()?;
-    let manifest = manifest(&reader, &snapshot)?;
+    let manifest = manifest(&reader, &snapshot).unwrap_or_else(|error| {
+        report.mismatch(error.chain());
+        None
+    });
     compare_all(&reader, &snapshot, manifest.as_ref(), &folder, monitor, &mut report)?;
-    for source in manifest.iter().flat_map(|m| &m.sources).filter(|s| s.kind == "sqlite") {
-        if let Some(path) = database_file(&folder, source) {
-            open_database(source, &path, &mut report)?;
+    let captured = |source: &&SourceRecord| {
+        source.kind == "sqlite" && !matches!(source.outcome, SourceOutcome::Failed { .. })
+    };
+    for source in manifest.iter().flat_map(|m| &m.sources).filter(captured) {
+        match database_file(&folder, source) {
+            Some(path) => open_database(source, &path, &mut report)?,
+            None => report.mismatch(format!("{}: no database was restored", source.name)),
         }
     }
     scratch.remove()?;
@@ -122,7 +134,9 @@ fn compare_all(
         manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == "files")
     };
     let mut comparison = Comparison::new(reader, monitor);
-    crate::browse::walk(reader, snapshot.file.tree, b"", monitor, |walked| {
+    // A directory that cannot be read is among the failures of the restore already.
+    let pass = |_: &[u8], error: Error| if is_loss(&error) { Ok(()) } else { Err(error) };
+    crate::browse::walk_past(reader, snapshot.file.tree, b"", monitor, pass, |walked| {
         if walked.path == Manifest::FOLDER.as_bytes() {
             return Ok(crate::browse::Descend::No);
         }
@@ -140,11 +154,12 @@ fn compare_all(
     Ok(())
 }
 
-/// The one file of a database source in the restored folder.
+/// The one file of a database source in the restored folder. (Its original path in the manifest is for people, and need
+/// not spell its name.)
 fn database_file(folder: &Path, source: &SourceRecord) -> Option<PathBuf> {
-    let name = Path::new(source.origins.first()?).file_name()?;
-    let path = folder.join(&source.name).join(name);
-    path.exists().then_some(path)
+    let mut files = fs_err::read_dir(folder.join(&source.name)).ok()?.flatten();
+    let only = files.next()?;
+    (files.next().is_none() && only.file_type().ok()?.is_file()).then(|| only.path())
 }
 
 fn open_database(source: &SourceRecord, path: &Path, report: &mut ProofReport) -> Result<()> {
@@ -157,14 +172,10 @@ fn open_database(source: &SourceRecord, path: &Path, report: &mut ProofReport) -
                 rows: facts.rows_total(),
             });
             if !verified.is_ok() {
-                report.mismatches_total += 1;
-                report.mismatches.push(format!("{}: {}", source.name, verified.summary()));
+                report.mismatch(format!("{}: {}", source.name, verified.summary()));
             }
         }
-        Err(error) => {
-            report.mismatches_total += 1;
-            report.mismatches.push(format!("{}: {}", source.name, error.chain()));
-        }
+        Err(error) => report.mismatch(format!("{}: {}", source.name, error.chain())),
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Finding recovery points.
 
 use lastgood_model::manifest::Manifest;
+use lastgood_model::node::is_safe_name;
 use lastgood_model::selector::{Candidate, Selector};
 use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, SnapshotId};
 use lastgood_repo::format::SnapshotFile;
@@ -37,6 +38,11 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
     snapshots.into_iter().find(|s| s.id == id).ok_or_else(|| Error::new(ErrorKind::Absent, format!("snapshot {id}")))
 }
 
+/// True for errors that say something of a recovery point is lost, and nothing of what else may be read.
+pub fn is_loss(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Absent | ErrorKind::Io | ErrorKind::Denied)
+}
+
 /// The manifest of a snapshot; `None` when another program wrote it.
 pub fn manifest(reader: &BlobReader, snapshot: &Snapshot) -> Result<Option<Manifest>> {
     let path = format!("{}/manifest.json", Manifest::FOLDER);
@@ -54,6 +60,10 @@ pub fn manifest(reader: &BlobReader, snapshot: &Snapshot) -> Result<Option<Manif
             ),
         )
         .with_hint("use a newer lastgood, or `restic restore`"));
+    }
+    // A name becomes a path where things are looked for.
+    if let Some(source) = manifest.sources.iter().find(|source| !is_safe_name(source.name.as_bytes())) {
+        return Err(Error::corrupt(format!("a source cannot be named {:?}", source.name)).context(act()));
     }
     Ok(Some(manifest))
 }

@@ -35,10 +35,18 @@ pub struct SessionOptions {
     pub compression: Compression,
     /// Read every file, whatever the parent says.
     pub force: bool,
-    /// The snapshot whose unchanged files are taken over.
-    pub parent: Option<SnapshotId>,
+    /// Snapshots whose unchanged files may be taken over, newest first. Each source is compared with the first of them
+    /// that holds it; only so many are looked at: [`SessionOptions::PARENTS_MAX`].
+    pub parents: Vec<SnapshotId>,
+    /// The sources to come, for finding their parents.
+    pub sources: Vec<String>,
     /// Do everything but write: packs are made up, counted and dropped. Such a session cannot publish.
     pub dry_run: bool,
+}
+
+impl SessionOptions {
+    /// Parents looked at.
+    pub const PARENTS_MAX: usize = 32;
 }
 
 /// What a published snapshot says beside its sources.
@@ -69,7 +77,10 @@ pub struct Session {
     lock: LockGuard,
     engine: Option<Arc<Engine>>,
     reader: Arc<BlobReader>,
-    parent: Option<Snapshot>,
+    /// The newest snapshot before this one, told in the new one.
+    parent: Option<SnapshotId>,
+    /// What each source is compared with.
+    parents: BTreeMap<String, Snapshot>,
     started: Time,
     drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
     adopted: Vec<(PackId, u64)>,
@@ -92,8 +103,10 @@ impl Session {
         let lock = repository.lock(if options.dry_run { LockMode::Reading } else { LockMode::Shared })?;
         let started = (repository.options.clock)();
         // The parent is read before the index, so that the index knows all it refers to.
-        let parent = options.parent.map(|id| repository.snapshot(id)).transpose()?;
+        let candidates = options.parents.iter().take(SessionOptions::PARENTS_MAX).map(|id| repository.snapshot(*id));
+        let candidates = candidates.collect::<Result<Vec<_>>>()?;
         let reader = repository.reader()?;
+        let parents = find_parents(&reader, &candidates, &options.sources);
         let adopted =
             if lock.findings.stale_removed > 0 { leftovers::adopt(&repository, &reader.index)? } else { Vec::new() };
         let packer = Packer::start(
@@ -106,7 +119,7 @@ impl Session {
         let engine_options = EngineOptions {
             compression: options.compression,
             force: options.force,
-            parent_started: parent.as_ref().map(|p| p.file.time),
+            parent_started: parents.values().map(|p| p.file.time).min(),
         };
         let engine = Engine::start(packer, reader.clone(), repository.chunk_params()?, monitor, engine_options)?;
         Ok(Self {
@@ -114,7 +127,8 @@ impl Session {
             lock,
             engine: Some(engine),
             reader,
-            parent,
+            parent: candidates.first().map(|p| p.id),
+            parents,
             started,
             drafts: Mutex::default(),
             adopted,
@@ -203,7 +217,7 @@ impl Session {
         let finished = (self.repository.options.clock)();
         let file = SnapshotFile {
             time: self.started,
-            parent: self.parent.as_ref().map(|p| p.id),
+            parent: self.parent,
             tree: root,
             paths: spec.paths,
             hostname: hostname(),
@@ -253,6 +267,21 @@ impl Drop for Session {
             Err(error) => tracing::debug!(error = %error.chain(), "session ended without a snapshot"),
         }
     }
+}
+
+/// The newest candidate that holds each source. One that cannot be read only costs reading files again.
+fn find_parents(reader: &BlobReader, candidates: &[Snapshot], sources: &[String]) -> BTreeMap<String, Snapshot> {
+    let mut parents = BTreeMap::new();
+    for candidate in candidates {
+        if parents.len() == sources.len() {
+            break;
+        }
+        let Ok(nodes) = reader.tree(candidate.file.tree) else { continue };
+        for source in sources.iter().filter(|s| nodes.iter().any(|n| n.name == s.as_bytes())) {
+            parents.entry(source.clone()).or_insert_with(|| candidate.clone());
+        }
+    }
+    parents
 }
 
 /// Every source that the manifest says is there must be, whole and closed; and nothing else may be.
@@ -344,7 +373,7 @@ impl SourceSink<'_> {
 
     /// The node of `path` in the parent snapshot.
     fn previous(&self, path: &[u8]) -> Option<Node> {
-        let mut tree = self.session.parent.as_ref()?.file.tree;
+        let mut tree = self.session.parents.get(&self.name)?.file.tree;
         let mut found = None;
         let components = path.split(|b| *b == b'/').filter(|c| !c.is_empty());
         for component in std::iter::once(self.name.as_bytes()).chain(components) {

@@ -69,5 +69,5 @@ pub(super) fn affected(out: &Out, affected: &[SnapshotId], all: u64) -> Result<(
     let ids: Vec<String> = affected.iter().map(|id| id.short()).collect();
     let sound = all.saturating_sub(affected.len() as u64);
     out.line(format!("Cannot be restored in full: {}; the other {sound} can", ids.join(", ")))?;
-    out.line("Next: take a new recovery point with `lastgood backup --force`, which stores again what is missing; bring damaged objects back from another copy of the repository, if there is one; and look for the cause, such as a failing disk")
+    out.line("Next: bring damaged objects back from another copy of the repository, if there is one; else `restic repair packs ID` takes a damaged pack out of the index, and `lastgood backup --force` then stores again what the sources still have. Look for the cause, such as a failing disk")
 }

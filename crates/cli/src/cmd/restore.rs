@@ -133,6 +133,9 @@ fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<
             out.line(format!("  {step}"))?;
         }
     }
+    for line in &report.moved_aside {
+        out.line(format!("Side file of a database: {line}"))?;
+    }
     if report.failures_total > 0 {
         tell_failures(out, report, report.snapshot)?;
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
     let (repository, app) = run.open_one()?;
-    let ledger = state_folder().map(|folder| folder.join("verify").join(format!("{}.json", repository.id())));
+    let ledger = state_folder().map(|folder| folder.join("verify").join(format!("{}.ledger", repository.id())));
     let mut options = match (args.sample, args.within) {
         (Some(percent), _) => VerifyOptions::sample(percent, std::hash::RandomState::new().build_hasher().finish()),
         (None, Some(every)) => {

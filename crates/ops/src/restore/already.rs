@@ -19,7 +19,8 @@ pub(super) struct Found {
 pub(super) fn look(reader: &BlobReader, folder: &Path, roots: &[Root], monitor: &Monitor) -> Result<Option<Found>> {
     let mut fits = true;
     for root in roots {
-        root.for_each(reader, monitor, &mut |walked| {
+        let mut unreadable = false;
+        root.for_each_past(reader, monitor, &mut |_| unreadable = true, &mut |walked| {
             let place = folder.join(std::ffi::OsStr::from_bytes(walked.path));
             fits = fits
                 && fs_err::symlink_metadata(&place).is_ok_and(|meta| {
@@ -28,7 +29,7 @@ pub(super) fn look(reader: &BlobReader, folder: &Path, roots: &[Root], monitor: 
                 });
             Ok(())
         })?;
-        if !fits {
+        if !fits || unreadable {
             return Ok(None);
         }
     }

@@ -2,6 +2,7 @@
 //! whole, files compared and only differences written.
 
 use super::select::Root;
+use super::sidecars;
 use super::write::Writer;
 use super::{Destination, RestorePlan, RestoreReport, Swapped, without_source};
 use lastgood_model::node::display_path;
@@ -94,10 +95,16 @@ pub(super) fn execute(
 ) -> Result<()> {
     // Databases first: a swap that is refused, because somebody has the database open, must not leave files restored
     // that belong to another state of it.
+    let trees: Vec<&Root> = plan.roots.iter().filter(|r| !r.is_swap(&Destination::InPlace)).collect();
+    let sidecars = sidecars::find(&plan.reader, &plan.snapshot, &trees, monitor, place_of)?;
+    if !plan.request.force {
+        sidecars.require_unused()?;
+    }
     for root in plan.roots.iter().filter(|r| r.is_swap(&Destination::InPlace)) {
         swap(plan, root, options, monitor, report)?;
     }
-    for root in plan.roots.iter().filter(|r| !r.is_swap(&Destination::InPlace)) {
+    report.moved_aside = sidecars.move_aside()?;
+    for root in trees {
         let path = without_source(&root.path);
         let (above, name) = match path.iter().rposition(|b| *b == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),

@@ -5,6 +5,7 @@ use super::select::Root;
 use super::{conflict, is_occupied};
 use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,16 @@ impl Mark {
         let path = folder.join(NAME);
         // Whole or not there: a torn mark would be taken for that of another recovery point.
         let unnamed = folder.join(format!("{NAME}.{}", std::process::id()));
-        fs_err::write(&unnamed, format!("{snapshot}\n")).context("mark restore as begun")?;
+        // Never through a link that somebody has put there, or that an interrupted restore has.
+        match fs_err::remove_file(&unnamed) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("mark restore as begun");
+            }
+            _ => {}
+        }
+        let file = fs_err::OpenOptions::new().write(true).create_new(true).open(&unnamed);
+        let written = file.and_then(|mut file| file.write_all(format!("{snapshot}\n").as_bytes()));
+        written.context("mark restore as begun")?;
         fs_err::rename(&unnamed, &path).context("mark restore as begun")?;
         Ok(Self { path })
     }
@@ -29,7 +39,9 @@ impl Mark {
         // What runs left behind that were killed while they set the mark.
         let folder = self.path.parent().unwrap_or(Path::new("."));
         for entry in fs_err::read_dir(folder).context("mark restore as ended")?.flatten() {
-            if entry.file_name().as_bytes().starts_with(format!("{NAME}.").as_bytes()) {
+            let name = entry.file_name();
+            let number = name.as_bytes().strip_prefix(format!("{NAME}.").as_bytes());
+            if number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
                 fs_err::remove_file(entry.path()).context("mark restore as ended")?;
             }
         }

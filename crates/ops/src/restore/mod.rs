@@ -10,13 +10,14 @@ mod compare;
 mod in_place;
 mod mark;
 mod select;
+mod sidecars;
 mod window;
 mod write;
 
 pub use in_place::{InPlaceReport, PlaceState};
 
-use crate::snapshots::manifest;
-use lastgood_model::manifest::{Manifest, Problem};
+use crate::snapshots::{is_loss, manifest};
+use lastgood_model::manifest::{Manifest, Problem, ProblemKind};
 use lastgood_model::node::display_path;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
@@ -24,6 +25,7 @@ use lastgood_sources::files::target::{Overwrite, OwnerPolicy, Target, TargetOpti
 use mark::Mark;
 use select::{Root, Selection};
 use serde::Serialize;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use write::Writer;
@@ -157,6 +159,9 @@ pub struct RestoreReport {
     pub problems_total: u64,
     /// Databases swapped in, and where the old ones went.
     pub swapped: Vec<Swapped>,
+    /// Side files of databases that would have spoilt restored ones, and where they are now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved_aside: Vec<String>,
 }
 
 /// A file that could not be restored.
@@ -190,14 +195,29 @@ pub fn plan(
     request: RestoreRequest,
     monitor: &Monitor,
 ) -> Result<RestorePlan> {
-    // A lock keeps others from deleting what is being read. On a store that cannot be written to nobody deletes either.
+    // A lock keeps others from deleting what is being read. Where none can be written, because the store is read-only or
+    // full, the restore goes on without: that is when it is needed most.
     let lock = match repository.lock(LockMode::Reading) {
         Ok(lock) => Some(lock),
-        Err(error) if error.kind() == ErrorKind::Denied => None,
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace | ErrorKind::Unsupported) => {
+            tracing::warn!(error = %error.chain(), "restoring without a lock; nobody may prune the repository meanwhile");
+            None
+        }
         Err(error) => return Err(error),
     };
     let reader = repository.reader()?;
-    let manifest = manifest(&reader, &snapshot)?;
+    let manifest = match manifest(&reader, &snapshot) {
+        Ok(manifest) => manifest,
+        // Into a folder everything can be restored without it.
+        Err(error)
+            if request.to != Destination::InPlace && (is_loss(&error) || error.kind() == ErrorKind::Unsupported) =>
+        {
+            let path = format!("{}/manifest.json", Manifest::FOLDER);
+            monitor.problem(Problem::new(path, ProblemKind::Unreadable, error.chain()));
+            None
+        }
+        Err(error) => return Err(error),
+    };
     let selection = Selection { sources: &request.sources, paths: &request.paths };
     let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
     let mut already = None;
@@ -239,7 +259,7 @@ pub fn plan(
                 NodeKind::Dir => summary.dirs += 1,
                 _ => {
                     summary.files += 1;
-                    summary.bytes += walked.node.size;
+                    summary.bytes = summary.bytes.saturating_add(walked.node.size);
                 }
             }
             Ok(())
@@ -308,6 +328,7 @@ impl RestorePlan {
             problems: Vec::new(),
             problems_total: 0,
             swapped: Vec::new(),
+            moved_aside: Vec::new(),
         };
         match &self.request.to {
             Destination::Folder(_) if self.already.is_some() => {
@@ -316,6 +337,15 @@ impl RestorePlan {
                 (report.dirs, report.bytes) = (self.summary.dirs, found.bytes);
             }
             Destination::Folder(folder) => {
+                if overwrite {
+                    let place = |path: &[u8]| folder.join(std::ffi::OsStr::from_bytes(path));
+                    let roots: Vec<&Root> = self.roots.iter().collect();
+                    let sidecars = sidecars::find(&self.reader, &self.snapshot, &roots, monitor, place)?;
+                    if !self.request.force {
+                        sidecars.require_unused()?;
+                    }
+                    report.moved_aside = sidecars.move_aside()?;
+                }
                 let target = Target::open(folder, options)?;
                 let mark = Mark::set(folder, self.snapshot.id)?;
                 let mut writer = Writer::new(&self.reader, &target, monitor);

@@ -1,7 +1,8 @@
 //! Which parts of a recovery point are meant, and where each goes.
 
 use super::{Destination, without_source};
-use crate::browse::{Descend, Walked, resolve, walk};
+use crate::browse::{Descend, Walked, resolve, walk_past};
+use crate::snapshots::is_loss;
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result};
@@ -34,18 +35,32 @@ pub(super) struct RootSource {
 }
 
 impl Root {
-    /// Visits the entry and all below it.
+    /// Visits the entry and all below it. A directory that cannot be read is passed over: whoever restores it tells.
     pub(super) fn for_each(
         &self,
         reader: &BlobReader,
         monitor: &Monitor,
         visit: &mut dyn FnMut(Walked<'_>) -> Result<()>,
     ) -> Result<()> {
+        self.for_each_past(reader, monitor, &mut |_| (), visit)
+    }
+
+    /// The same, telling `unreadable` of each directory that was passed over.
+    pub(super) fn for_each_past(
+        &self,
+        reader: &BlobReader,
+        monitor: &Monitor,
+        unreadable: &mut dyn FnMut(&[u8]),
+        visit: &mut dyn FnMut(Walked<'_>) -> Result<()>,
+    ) -> Result<()> {
         visit(Walked { path: &self.path, node: &self.node })?;
-        match self.node.subtree {
-            Some(tree) => walk(reader, tree, &self.path, monitor, |walked| visit(walked).map(|()| Descend::Yes)),
-            None => Ok(()),
-        }
+        let Some(tree) = self.node.subtree else { return Ok(()) };
+        let pass = |path: &[u8], error: Error| {
+            tracing::debug!(path = %display_path(path), error = %error.chain(), "directory is unreadable");
+            unreadable(path);
+            if is_loss(&error) { Ok(()) } else { Err(error) }
+        };
+        walk_past(reader, tree, &self.path, monitor, pass, |walked| visit(walked).map(|()| Descend::Yes))
     }
 
     /// True when it is a database that must be swapped in instead of written over.

@@ -3,15 +3,17 @@
 
 use super::compare::differing;
 use super::select::Root;
-use super::window::Pending;
+use super::window::{Pending, is_final};
 use super::{RestoreFailure, RestoreReport};
+use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result};
 use lastgood_repo::index::BlobRef;
 use lastgood_repo::{BlobReader, Fetch, FetchRequest};
 use lastgood_sources::files::target::{DirHandle, ParkedDir, Target};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A window is closed at so many blobs,
@@ -35,7 +37,8 @@ pub(super) struct Writer<'a> {
     wanted: Vec<(u32, u32)>,
     open_files: usize,
     dirs_finished: Vec<(Held, Node)>,
-    links: HashMap<(u64, u64), (ParkedDir, Vec<u8>)>,
+    /// First names by device, inode and what is there.
+    links: HashMap<(u64, u64, u64), First>,
     links_waiting: Vec<Link>,
     tally: Tally,
 }
@@ -51,10 +54,25 @@ struct Tally {
     failures: Mutex<(Vec<RestoreFailure>, u64)>,
 }
 
+/// Where a name lies that others are to be linked to.
+#[derive(Clone)]
+struct First {
+    dir: ParkedDir,
+    name: Vec<u8>,
+    /// Set once it is restored.
+    whole: Arc<AtomicBool>,
+}
+
 struct Link {
-    first: (ParkedDir, Vec<u8>),
+    first: First,
     dir: Arc<DirHandle>,
     node: Node,
+}
+
+enum FirstName {
+    /// The entry itself, to be restored; with the flag to set when that is done.
+    This(Node, Arc<AtomicBool>),
+    Other,
 }
 
 /// A directory that is needed again: open, or known where to find.
@@ -143,12 +161,7 @@ impl<'a> Writer<'a> {
                     }
                 }
                 NodeKind::File => self.file(here, node)?,
-                _ => match self.target.special(&here, &node, self.monitor) {
-                    Ok(_) => {
-                        self.tally.files.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(error) => self.failed(&here, &node, error)?,
-                },
+                _ => self.special(here, node)?,
             }
         }
         Ok(())
@@ -171,8 +184,9 @@ impl<'a> Writer<'a> {
         let nodes = match self.reader.tree(subtree) {
             Ok(nodes) => nodes,
             Err(error) => {
+                // What it should hold is not known, so nothing in it is known to be too much.
                 self.failed(parent, &node, error)?;
-                Vec::new()
+                return Ok(Some(Frame { nodes: Vec::new().into_iter(), dir: Held::Open(dir), node: Some(node) }));
             }
         };
         if self.target.options().delete_extra && !dir.is_created() {
@@ -183,19 +197,68 @@ impl<'a> Writer<'a> {
     }
 
     fn file(&mut self, dir: Arc<DirHandle>, node: Node) -> Result<()> {
-        if node.links > 1 {
-            let key = (node.device_id, node.inode);
-            if let Some(first) = self.links.get(&key) {
-                self.links_waiting.push(Link { first: first.clone(), dir, node });
-                return Ok(());
-            }
-            self.links.insert(key, (dir.park(), node.name.clone()));
+        if node.links <= 1 {
+            return self.begin_file(dir, node, None);
         }
-        self.begin_file(dir, node)
+        match self.first_name(&dir, node) {
+            FirstName::This(node, whole) => self.begin_file(dir, node, Some(whole)),
+            FirstName::Other => Ok(()),
+        }
     }
 
-    fn begin_file(&mut self, dir: Arc<DirHandle>, node: Node) -> Result<()> {
-        let pending = Arc::new(Pending::new(dir, node, self.reader));
+    fn special(&mut self, dir: Arc<DirHandle>, node: Node) -> Result<()> {
+        // Of fifos and sockets the format keeps no count of links, but where they were.
+        let counted = !matches!(node.kind, NodeKind::Fifo | NodeKind::Socket);
+        let shared = if counted { node.links > 1 } else { node.device_id != 0 && node.inode != 0 };
+        if !shared {
+            return self.make_special(&dir, &node).map(drop);
+        }
+        match self.first_name(&dir, node) {
+            FirstName::This(node, whole) => {
+                whole.store(self.make_special(&dir, &node)?, Ordering::Relaxed);
+                Ok(())
+            }
+            FirstName::Other => Ok(()),
+        }
+    }
+
+    /// True when it is there now.
+    fn make_special(&self, dir: &DirHandle, node: &Node) -> Result<bool> {
+        match self.target.special(dir, node, self.monitor) {
+            Ok(_) => {
+                self.tally.files.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(error) => self.failed(dir, node, error).map(|()| false),
+        }
+    }
+
+    /// Whether this is the first name of what it names; if not, it is linked to the first with the next flush. Names of
+    /// one inode whose content differs are restored apart: a number that was given to two files one after the other
+    /// while they were captured, or a file that changed in between, must not cost either its content.
+    fn first_name(&mut self, dir: &Arc<DirHandle>, node: Node) -> FirstName {
+        let mut hash = std::hash::DefaultHasher::new();
+        (node.kind, &node.content, &node.link_target, node.device).hash(&mut hash);
+        let key = (node.device_id, node.inode, hash.finish());
+        if let Some(first) = self.links.get(&key) {
+            self.links_waiting.push(Link { first: first.clone(), dir: dir.clone(), node });
+            return FirstName::Other;
+        }
+        let whole = Arc::new(AtomicBool::new(false));
+        self.links.insert(key, First { dir: dir.park(), name: node.name.clone(), whole: whole.clone() });
+        FirstName::This(node, whole)
+    }
+
+    fn begin_file(&mut self, dir: Arc<DirHandle>, node: Node, whole: Option<Arc<AtomicBool>>) -> Result<()> {
+        let pending = Arc::new(Pending::new(dir, node, whole, self.reader));
+        if let Some(claimed) = pending.claimed {
+            let path = display_path(&pending.dir.path_of(&pending.node.name));
+            let message = format!(
+                "the recovery point tells of {claimed} bytes and holds {}; all that it holds was restored",
+                pending.node.size
+            );
+            self.monitor.problem(Problem::new(path, ProblemKind::Changed, message));
+        }
         let blobs = pending.blobs();
         let in_the_way = !pending.dir.is_created() && self.target.existing(&pending.dir, &pending.node.name)?.is_some();
         if in_the_way {
@@ -231,9 +294,15 @@ impl<'a> Writer<'a> {
     /// Completes everything that was begun.
     fn flush(&mut self) -> Result<()> {
         self.run_window()?;
-        for Link { first: (parked, name), dir, node } in std::mem::take(&mut self.links_waiting) {
-            let linked =
-                self.target.reopen(&parked).and_then(|from| self.target.hardlink(&from, &name, &dir, &node.name));
+        for Link { first, dir, node } in std::mem::take(&mut self.links_waiting) {
+            let linked = match first.whole.load(Ordering::Relaxed) {
+                true => self
+                    .target
+                    .reopen(&first.dir)
+                    .and_then(|from| self.target.hardlink(&from, &first.name, &dir, &node.name)),
+                // What lies under the first name, if anything, is not it.
+                false => Err(Error::new(ErrorKind::Absent, "the first name could not be restored")),
+            };
             match linked {
                 Ok(()) => {
                     self.tally.files.fetch_add(1, Ordering::Relaxed);
@@ -241,10 +310,14 @@ impl<'a> Writer<'a> {
                     self.monitor.counters.files.fetch_add(1, Ordering::Relaxed);
                     self.monitor.counters.bytes.fetch_add(node.size, Ordering::Relaxed);
                 }
-                // The first name failed, or this file system has no such links: a file of its own.
+                // The first name failed, or this file system has no such links: an entry of its own.
                 Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Absent) => {
-                    self.begin_file(dir, node)?;
-                    self.run_window()?;
+                    if node.kind == NodeKind::File {
+                        self.begin_file(dir, node, None)?;
+                        self.run_window()?;
+                    } else {
+                        self.make_special(&dir, &node)?;
+                    }
                 }
                 Err(error) => self.failed(&dir, &node, error)?,
             }
@@ -286,13 +359,11 @@ impl<'a> Writer<'a> {
                 self.monitor.counters.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 self.tally.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
                 match outcome {
-                    Err(error) if is_final(&error) => Err(error),
-                    Err(error) => {
-                        file.fail(error);
-                        file.settle(self.target, self.monitor)
-                    }
-                    Ok(()) => Ok(()),
+                    Err(error) if is_final(&error) => return Err(error),
+                    Err(error) => file.fail(error),
+                    Ok(()) => {}
                 }
+                file.settle(self.target, self.monitor)
             },
             lost,
         )?;
@@ -393,9 +464,4 @@ impl<'a> Writer<'a> {
         report.failures_total += total;
         Ok(())
     }
-}
-
-/// Errors that no further entry would escape.
-fn is_final(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Cancelled | ErrorKind::Bug)
 }

@@ -11,3 +11,4 @@ mod prove;
 mod restore;
 mod resume;
 mod rig;
+mod sidecars;

@@ -27,7 +27,7 @@ const MASTER_JSON_BYTES_MAX: usize = 256;
 /// What a key object holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFile {
-    /// When it was added.
+    /// When it was added; 1970 when whoever added it did not say, as rustic does not.
     pub created: Time,
     /// Who added it; for people.
     pub username: String,
@@ -43,6 +43,7 @@ pub struct KeyFile {
 
 #[derive(Serialize, Deserialize)]
 struct Json {
+    #[serde(default, deserialize_with = "null_as_default")]
     created: Time,
     #[serde(default, deserialize_with = "null_as_default")]
     username: String,
@@ -211,6 +212,18 @@ mod tests {
         assert_eq!(key.cost, KdfCost { log_n: 15, r: 8, p: 6 });
         assert_eq!((&key.salt[..], key.data.len()), (&[7; 64][..], 180));
         assert_eq!(key.encode().unwrap(), text.as_bytes());
+    }
+
+    #[test]
+    fn a_key_that_does_not_say_who_made_it_when_is_read_as_rustic_leaves_it() {
+        let text = json("scrypt", USUAL, 64, 180);
+        for bare in [
+            text.replace(r#""created":"2026-01-02T03:04:05.6Z","username":"u","hostname":"h","#, ""),
+            text.replace(r#""2026-01-02T03:04:05.6Z""#, "null").replace(r#""u""#, "null").replace(r#""h""#, "null"),
+        ] {
+            let key = KeyFile::decode(bare.as_bytes()).unwrap();
+            assert_eq!((key.created, &*key.username, &*key.hostname), (Time::default(), "", ""));
+        }
     }
 
     #[test]

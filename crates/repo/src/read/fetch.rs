@@ -3,7 +3,7 @@
 //! Each blob is read and opened once, however many places want it. Memory is bounded by the number of threads times one
 //! read of [`RANGE_BYTES`] and the largest blob in it.
 
-use super::{BlobReader, missing};
+use super::{BlobReader, missing, pack_is_gone};
 use crate::index::{BlobRef, Location};
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Context, Monitor, Result};
@@ -110,7 +110,12 @@ impl<'a> Fetch<'a> {
                     let last = &self.located[i - 1].location;
                     let end = u64::from(last.offset) + u64::from(last.length);
                     let next_end = u64::from(next.location.offset) + u64::from(next.location.length);
+                    // Two blobs never overlap, whatever an index says: each is read by itself, so that a lie about one
+                    // does not spoil the other.
+                    let overlaps = u64::from(next.location.offset) < end
+                        && next.request.blob != self.located[i - 1].request.blob;
                     next.location.pack != first.pack
+                        || overlaps
                         || u64::from(next.location.offset) > end + gap
                         || next_end - u64::from(first.offset) > RANGE_BYTES
                 }
@@ -136,7 +141,7 @@ impl<'a> Fetch<'a> {
         let start = u64::from(first.location.offset);
         let length = (u64::from(last.location.offset) + u64::from(last.location.length) - start) as usize;
         let key = StoreKey::new(ObjectKind::Pack, self.reader.index.pack(first.location.pack));
-        let whole = self.reader.store.get_range(&key, start, length, bytes);
+        let whole = self.reader.store.get_range(&key, start, length, bytes).map_err(pack_is_gone);
         if let Err(error) = &whole
             && located.len() > 1
         {
@@ -184,6 +189,7 @@ impl<'a> Fetch<'a> {
             .reader
             .store
             .get_range(key, u64::from(one.location.offset), one.location.length as usize, bytes)
+            .map_err(pack_is_gone)
             .and_then(|()| self.reader.open(&one.request.blob, &one.location, bytes, plain))
             .with_context(|| format!("read pack {}", key.id));
         match outcome {

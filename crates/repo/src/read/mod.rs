@@ -57,6 +57,7 @@ impl BlobReader {
         let mut envelope = Vec::new();
         self.store
             .get_range(&key, u64::from(location.offset), location.length as usize, &mut envelope)
+            .map_err(pack_is_gone)
             .with_context(act)?;
         let mut plain = Vec::new();
         self.open(&blob, &location, &mut envelope, &mut plain).with_context(act)?;
@@ -129,6 +130,15 @@ fn noun(kind: BlobKind) -> &'static str {
 fn missing(blob: &BlobRef) -> Error {
     Error::corrupt(format!("{} {} is in no index: it is missing from the repository", noun(blob.kind), blob.id))
         .with_hint("`lastgood check` tells which recovery points need it")
+}
+
+/// A pack that the index names and the store does not have is damage to whoever reads, not a wish for something that
+/// never was.
+fn pack_is_gone(error: Error) -> Error {
+    if error.kind() != ErrorKind::Absent {
+        return error;
+    }
+    Error::corrupt("the pack is missing from the repository").with_source(error)
 }
 
 /// Decompresses one zstd frame into `plain`, whose length must come out as `length`.

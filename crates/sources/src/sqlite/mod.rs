@@ -30,7 +30,7 @@ pub use header::{HEADER_BYTES, looks_like_database};
 pub use image::EXTENT_BYTES;
 pub use reader::{capture_file, capture_file_with, is_sidecar_of};
 pub use swap::{Step, SwapOptions, SwapPlan, SwapReport, plan_swap, swap_in};
-pub use users::{User, Users};
+pub use users::{User, Users, of as users_of};
 pub use verify::{Check, VerifyReport, verify_file};
 
 use image::Image;

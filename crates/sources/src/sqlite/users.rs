@@ -33,7 +33,7 @@ pub struct Users {
 }
 
 /// Looks for processes, this one included, that have the database at `file` or one of its sidecars open.
-pub(super) fn of(file: &Path) -> Users {
+pub fn of(file: &Path) -> Users {
     let names = ["", "-wal", "-shm", "-journal"].map(|suffix| sidecar(file, suffix));
     let keys: Vec<(u64, u64)> =
         names.iter().filter_map(|name| fs_err::metadata(name).ok()).map(|m| (m.dev(), m.ino())).collect();
