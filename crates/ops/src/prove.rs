@@ -104,9 +104,8 @@ pub fn prove(
         None
     });
     compare_all(&reader, &snapshot, manifest.as_ref(), &folder, monitor, &mut report)?;
-    let captured = |source: &&SourceRecord| {
-        source.kind == "sqlite" && !matches!(source.outcome, SourceOutcome::Failed { .. })
-    };
+    let captured =
+        |source: &&SourceRecord| source.kind == "sqlite" && !matches!(source.outcome, SourceOutcome::Failed { .. });
     for source in manifest.iter().flat_map(|m| &m.sources).filter(captured) {
         match database_file(&folder, source) {
             Some(path) => open_database(source, &path, &mut report)?,

@@ -2,7 +2,7 @@
 
 use crate::chunk::{ChunkParams, Polynomial};
 use crate::crypto::{KdfCost, MasterKey, Password, Sealer, WRONG_KEY_HINT, random};
-use crate::format::key_file::{decode_master_key, encode_master_key};
+use crate::format::key_file::{KEY_FILE_BYTES_MAX, decode_master_key, encode_master_key};
 use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
 use crate::index::{BlobRef, Index, IndexCache, Location};
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
@@ -18,6 +18,8 @@ use zeroize::Zeroizing;
 
 /// Keys tried when opening; restic tries as many.
 const KEYS_TRIED_MAX: usize = 20;
+/// No snapshot object is longer; what an attacker stores must not fill memory.
+const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 /// No config, key, lock, snapshot or index file is longer once decompressed.
 const UNPACKED_BYTES_MAX: usize = 1 << 30;
 
@@ -204,12 +206,16 @@ impl Repository {
     /// All snapshots, oldest first. One that cannot be read goes to `damaged`.
     pub fn snapshots(&self, mut damaged: impl FnMut(SnapshotId, Error)) -> Result<Vec<Snapshot>> {
         let mut snapshots = Vec::new();
-        for (id, _) in self.store.list(ObjectKind::Snapshot)? {
-            match self.snapshot(SnapshotId(id)) {
+        for (id, size) in self.store.list(ObjectKind::Snapshot)? {
+            let read = match size <= SNAPSHOT_BYTES_MAX {
+                true => self.snapshot(SnapshotId(id)),
+                false => Err(Error::corrupt(format!("a snapshot of {size} bytes is none"))),
+            };
+            match read {
                 Ok(snapshot) => snapshots.push(snapshot),
                 // Removed by somebody else since the listing.
                 Err(error) if error.kind() == ErrorKind::Absent => {}
-                Err(error) if error.kind() == ErrorKind::Corrupt => damaged(SnapshotId(id), error),
+                Err(error) if is_damage(&error) => damaged(SnapshotId(id), error),
                 Err(error) => return Err(error),
             }
         }
@@ -235,7 +241,7 @@ impl Repository {
         let mut damaged = 0;
         for id in &ids {
             match self.load_index_file(*id, &index, &cache) {
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(
                         "index {} is damaged ({}); reading the packs' own headers instead. `lastgood check` tells more",
                         id.short(),
@@ -263,7 +269,12 @@ impl Repository {
                 continue;
             }
             match read_header(&*self.store, &self.sealer, pack, size, |_| ()) {
-                Ok(blobs) => enter_pack(index, pack, &blobs)?,
+                Ok(blobs) => {
+                    enter_pack(index, pack, &blobs)?;
+                    index.note_unlisted(pack);
+                }
+                // Removed by somebody else since the listing.
+                Err(error) if error.kind() == ErrorKind::Absent => {}
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::warn!("pack {} is in no index and its header is damaged: {}", pack.short(), error.chain());
                 }
@@ -320,6 +331,11 @@ impl Repository {
     pub(crate) fn get_unpacked(&self, kind: ObjectKind, id: Id) -> Result<Vec<u8>> {
         get_unpacked(&*self.store, &self.sealer, &StoreKey::new(kind, id))
     }
+}
+
+/// True for errors that say of an object that it cannot be used, whoever asks however often.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }
 
 /// Enters a pack's blobs into an index.
@@ -422,8 +438,12 @@ fn read_key(store: &dyn Store, id: KeyId) -> Result<KeyFile> {
 fn search_key(store: &dyn Store, password: &Password) -> Result<(MasterKey, KeyId)> {
     let mut damaged = None;
     let mut files = Vec::new();
-    for (id, _) in store.list(ObjectKind::Key)?.into_iter().take(KEYS_TRIED_MAX * 10) {
-        match read_key(store, KeyId(id)) {
+    for (id, size) in store.list(ObjectKind::Key)?.into_iter().take(KEYS_TRIED_MAX * 10) {
+        let read = match size <= KEY_FILE_BYTES_MAX as u64 {
+            true => read_key(store, KeyId(id)),
+            false => Err(Error::corrupt(format!("a key object of {size} bytes is none"))),
+        };
+        match read {
             Ok(file) => files.push((KeyId(id), file)),
             Err(error) if error.kind() == ErrorKind::Absent => {}
             Err(error) => damaged = Some(error),

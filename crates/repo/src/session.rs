@@ -107,8 +107,11 @@ impl Session {
         let candidates = candidates.collect::<Result<Vec<_>>>()?;
         let reader = repository.reader()?;
         let parents = find_parents(&reader, &candidates, &options.sources);
-        let adopted =
-            if lock.findings.stale_removed > 0 { leftovers::adopt(&repository, &reader.index)? } else { Vec::new() };
+        let adopted = if !options.dry_run && (lock.findings.stale_removed > 0 || !reader.index.unlisted().is_empty()) {
+            leftovers::adopt(&repository, &reader.index)?
+        } else {
+            Vec::new()
+        };
         let packer = Packer::start(
             repository.store.clone(),
             repository.sealer.clone(),

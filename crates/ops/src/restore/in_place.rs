@@ -11,6 +11,7 @@ use lastgood_repo::BlobReader;
 use lastgood_sources::files::target::{Scratch, Target, TargetOptions};
 use lastgood_sources::sqlite::{self, SwapOptions, plan_swap};
 use serde::Serialize;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,13 @@ fn swap(
     let facts = record.filter(|r| !r.facts.is_empty()).map(|r| sqlite::Facts::from_map(&r.facts)).transpose()?;
     let restored = scratch.path().join(std::ffi::OsStr::from_bytes(&root.node.name));
     let swap_options = SwapOptions { facts, force: plan.request.force, ..SwapOptions::default() };
+    if !may_be_database(&restored)? {
+        return Err(Error::corrupt(format!(
+            "what the recovery point holds for {} is no SQLite database; the original was not touched",
+            origin.display()
+        ))
+        .with_hint("restore it with --to FOLDER to look at it"));
+    }
     let swap = plan_swap(&restored, &origin, swap_options)?;
     let steps = swap.steps.iter().map(ToString::to_string).collect();
     let done = swap.execute()?;
@@ -158,4 +166,12 @@ fn swap(
     report.swapped.push(Swapped { path: done.destination.display().to_string(), steps });
     scratch.remove()?;
     Ok(())
+}
+
+/// SQLite itself takes a file of a few odd bytes for an empty database.
+fn may_be_database(path: &Path) -> Result<bool> {
+    let mut head = Vec::new();
+    let file = fs_err::File::open(path).context("look at the restored database")?;
+    file.take(sqlite::HEADER_BYTES as u64).read_to_end(&mut head).context("look at the restored database")?;
+    Ok(head.is_empty() || sqlite::looks_like_database(&head))
 }

@@ -109,7 +109,11 @@ impl Pending {
         }
         let handle = self.handle(target)?;
         self.touched.store(true, Ordering::Relaxed);
-        if hole { handle.hole(self.offsets[blob], data.len() as u64) } else { handle.write_at(self.offsets[blob], data) }
+        if hole {
+            handle.hole(self.offsets[blob], data.len() as u64)
+        } else {
+            handle.write_at(self.offsets[blob], data)
+        }
     }
 
     fn is_whole(&self) {
@@ -162,7 +166,8 @@ impl Pending {
         {
             let mut failure = lock(&self.failure);
             let first = failure.take().map_or_else(String::new, |first| format!("{}; ", first.chain()));
-            *failure = Some(Error::new(error.kind(), format!("{first}and what there is of it stays: {}", error.chain())));
+            *failure =
+                Some(Error::new(error.kind(), format!("{first}and what there is of it stays: {}", error.chain())));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result};
 use lastgood_repo::index::BlobRef;
 use lastgood_repo::{BlobReader, Fetch, FetchRequest};
 use lastgood_sources::files::target::{DirHandle, ParkedDir, Target};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,6 +37,9 @@ pub(super) struct Writer<'a> {
     wanted: Vec<(u32, u32)>,
     open_files: usize,
     dirs_finished: Vec<(Held, Node)>,
+    /// Directories above the roots, the deepest first: writing into one changes its times.
+    above: BTreeMap<(usize, Vec<u8>), (Held, Node)>,
+    resumes: bool,
     /// First names by device, inode and what is there.
     links: HashMap<(u64, u64, u64), First>,
     links_waiting: Vec<Link>,
@@ -69,11 +72,8 @@ struct Link {
     node: Node,
 }
 
-enum FirstName {
-    /// The entry itself, to be restored; with the flag to set when that is done.
-    This(Node, Arc<AtomicBool>),
-    Other,
-}
+/// An entry to be restored, with the flag to set when that is done; nothing when it is linked to another later.
+type FirstName = Option<(Node, Arc<AtomicBool>)>;
 
 /// A directory that is needed again: open, or known where to find.
 enum Held {
@@ -106,31 +106,39 @@ impl<'a> Writer<'a> {
             wanted: Vec::new(),
             open_files: 0,
             dirs_finished: Vec::new(),
+            above: BTreeMap::new(),
+            resumes: false,
             links: HashMap::new(),
             links_waiting: Vec::new(),
             tally: Tally::default(),
         }
     }
 
+    /// With `yes`, directories above the roots are this restore's own although they are there already: an earlier run of
+    /// it has made them.
+    pub(super) fn resuming(mut self, yes: bool) -> Self {
+        self.resumes = yes;
+        self
+    }
+
     /// Restores one root at `path` below the target. Directories above it get the metadata the snapshot has for them,
-    /// where this restore makes them.
+    /// where this restore makes them, once all roots are done ([`Self::finish`]).
     pub(super) fn restore(&mut self, root: &Root, path: &[u8]) -> Result<()> {
         let mut above = path.split(|b| *b == b'/').collect::<Vec<_>>();
         above.pop();
         let mut dir = Arc::new(self.target.dir(b"")?);
-        let mut made = Vec::new();
         let known = above.len().saturating_sub(root.above.len());
+        let mut end = 0;
         for (depth, name) in above.iter().enumerate() {
             dir = Arc::new(self.target.subdir(&dir, name)?);
-            if let Some(node) = depth.checked_sub(known).and_then(|i| root.above.get(i)).filter(|_| dir.is_created()) {
-                made.push((Held::Open(dir.clone()), node.clone()));
+            end += name.len() + usize::from(depth > 0);
+            let node = depth.checked_sub(known).and_then(|i| root.above.get(i));
+            if let Some(node) = node.filter(|_| dir.is_created() || self.resumes) {
+                let made = || (Held::Parked(dir.park()), node.clone());
+                self.above.entry((usize::MAX - depth, path[..end].to_vec())).or_insert_with(made);
             }
         }
         self.walk(dir, vec![root.node.clone()])?;
-        // Deepest first, and only now: writing into a directory changes its times.
-        made.reverse();
-        self.flush()?;
-        self.dirs_finished.extend(made);
         self.flush()
     }
 
@@ -201,8 +209,8 @@ impl<'a> Writer<'a> {
             return self.begin_file(dir, node, None);
         }
         match self.first_name(&dir, node) {
-            FirstName::This(node, whole) => self.begin_file(dir, node, Some(whole)),
-            FirstName::Other => Ok(()),
+            Some((node, whole)) => self.begin_file(dir, node, Some(whole)),
+            None => Ok(()),
         }
     }
 
@@ -214,11 +222,11 @@ impl<'a> Writer<'a> {
             return self.make_special(&dir, &node).map(drop);
         }
         match self.first_name(&dir, node) {
-            FirstName::This(node, whole) => {
+            Some((node, whole)) => {
                 whole.store(self.make_special(&dir, &node)?, Ordering::Relaxed);
                 Ok(())
             }
-            FirstName::Other => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -242,11 +250,11 @@ impl<'a> Writer<'a> {
         let key = (node.device_id, node.inode, hash.finish());
         if let Some(first) = self.links.get(&key) {
             self.links_waiting.push(Link { first: first.clone(), dir: dir.clone(), node });
-            return FirstName::Other;
+            return None;
         }
         let whole = Arc::new(AtomicBool::new(false));
         self.links.insert(key, First { dir: dir.park(), name: node.name.clone(), whole: whole.clone() });
-        FirstName::This(node, whole)
+        Some((node, whole))
     }
 
     fn begin_file(&mut self, dir: Arc<DirHandle>, node: Node, whole: Option<Arc<AtomicBool>>) -> Result<()> {
@@ -451,6 +459,8 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn finish(mut self, report: &mut RestoreReport) -> Result<()> {
+        self.flush()?;
+        self.dirs_finished = std::mem::take(&mut self.above).into_values().collect();
         self.flush()?;
         let tally = self.tally;
         report.files += tally.files.into_inner();

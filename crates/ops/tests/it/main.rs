@@ -7,6 +7,7 @@ mod faults;
 mod forge;
 mod hostile;
 mod interop;
+mod meddle;
 mod prove;
 mod restore;
 mod resume;

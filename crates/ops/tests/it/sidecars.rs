@@ -25,9 +25,13 @@ fn an_old_log_never_spoils_a_restored_database() {
     let tree = rig.plant(&[("other.txt", b"kept")]);
     let database = tree.join("app.db");
     let application = open(&database);
-    application.execute_batch("create table notes(id integer primary key, text); insert into notes(text) values('one')").unwrap();
+    application
+        .execute_batch("create table notes(id integer primary key, text); insert into notes(text) values('one')")
+        .unwrap();
     let point = rig.backup_tree().snapshot.unwrap();
-    application.execute_batch("insert into notes(text) values('two'); insert into notes(text) values('three')").unwrap();
+    application
+        .execute_batch("insert into notes(text) values('two'); insert into notes(text) values('three')")
+        .unwrap();
 
     let request = || RestoreRequest { to: Destination::InPlace, ..RestoreRequest::all_to("") };
     let refused = restore_with(&rig.open(), point, request()).unwrap_err();

@@ -84,6 +84,8 @@ pub enum Claim {
 pub struct Index {
     shards: Vec<Mutex<Shard>>,
     packs: RwLock<Vec<PackId>>,
+    /// Packs that no readable index file lists; they are known by their own headers.
+    unlisted: Mutex<Vec<PackId>>,
     secret: [u128; 3],
 }
 
@@ -103,7 +105,7 @@ impl Index {
             *word = u128::from_le_bytes(*chunk) | 1;
         }
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Ok(Self { shards, packs: RwLock::new(Vec::new()), secret })
+        Ok(Self { shards, packs: RwLock::new(Vec::new()), unlisted: Mutex::default(), secret })
     }
 
     /// Multiplicative universal hashing over the two halves of an id (Dietzfelbinger et al., 1997), of which the upper,
@@ -164,6 +166,16 @@ impl Index {
             .ok_or_else(|| Error::new(ErrorKind::Unsupported, "index of more than 2^32 packs"))?;
         packs.push(id);
         Ok(ordinal)
+    }
+
+    /// Remembers that a pack is in no index file that can be read.
+    pub(crate) fn note_unlisted(&self, pack: PackId) {
+        self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).push(pack);
+    }
+
+    /// The packs so remembered, which a writer should list anew before it relies on them.
+    pub(crate) fn unlisted(&self) -> Vec<PackId> {
+        self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Enters where a blob is stored. A blob that already has a place keeps it.

@@ -112,8 +112,8 @@ impl<'a> Fetch<'a> {
                     let next_end = u64::from(next.location.offset) + u64::from(next.location.length);
                     // Two blobs never overlap, whatever an index says: each is read by itself, so that a lie about one
                     // does not spoil the other.
-                    let overlaps = u64::from(next.location.offset) < end
-                        && next.request.blob != self.located[i - 1].request.blob;
+                    let overlaps =
+                        u64::from(next.location.offset) < end && next.request.blob != self.located[i - 1].request.blob;
                     next.location.pack != first.pack
                         || overlaps
                         || u64::from(next.location.offset) > end + gap

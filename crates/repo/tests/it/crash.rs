@@ -80,13 +80,13 @@ fn packs_that_a_dead_run_left_without_an_index_are_taken_over_and_nothing_is_sto
     drop(rig.open_at(clock_off_by(LATER)).lock(lastgood_repo::LockMode::Reading).unwrap());
     let next = save(&rig.open_at(clock_off_by(LATER)), Chunking::Files, &[("a", &content)]).unwrap();
     assert_eq!(next.adopted, left.len());
-    assert_eq!(next.new().0, 0, "data was stored again");
+    assert_eq!(next.stored().0, 0, "data was stored again");
     assert!(next.published.packs.len() <= 1, "only directories, which carry the time, are new");
     assert!(contents(&rig.open(), next.id()).unwrap()["db/a"] == content);
     rig.assert_sound();
     // Adopted once is adopted for good.
     let third = save(&rig.open_at(clock_off_by(LATER)), Chunking::Files, &[("a", &content)]).unwrap();
-    assert_eq!((third.adopted, third.new().0), (0, 0));
+    assert_eq!((third.adopted, third.stored().0), (0, 0));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_a_failed_run_has_written_is_known_to_the_next() {
     assert!(save(&repository, Chunking::Files, &[("a", &content)]).is_err());
     store.mend();
     let next = save(&repository, Chunking::Files, &[("a", &content)]).unwrap();
-    assert_eq!(next.new().0, 0);
+    assert_eq!(next.stored().0, 0);
 
     // In the middle, too: what was packed by then is not stored again.
     let rig = Rig::new();
@@ -154,7 +154,7 @@ fn what_a_failed_run_has_written_is_known_to_the_next() {
     let kept: u64 = rig.store.list(ObjectKind::Pack).unwrap().iter().map(|(_, size)| size).sum();
     assert!(kept > 30 << 20, "{kept} bytes were written");
     let next = save(&repository, Chunking::Files, &[("a", &content)]).unwrap();
-    assert!(next.new().1 < (content.len() as u64 + (1 << 20)) - kept + (1 << 20), "{} bytes again", next.new().1);
+    assert!(next.stored().1 < (content.len() as u64 + (1 << 20)) - kept + (1 << 20), "{} bytes again", next.stored().1);
     assert!(contents(&rig.open(), next.id()).unwrap()["db/a"] == content);
     rig.assert_sound();
 }
@@ -171,5 +171,5 @@ fn a_session_that_is_given_up_leaves_what_it_wrote_to_the_next() {
     assert!(rig.snapshots().is_empty() && rig.keys_of(ObjectKind::Lock).is_empty());
     assert!(!rig.keys_of(ObjectKind::Index).is_empty(), "what was written is not known");
     let next = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap();
-    assert!(next.new().1 < 45 << 20, "{} bytes again", next.new().1);
+    assert!(next.stored().1 < 45 << 20, "{} bytes again", next.stored().1);
 }

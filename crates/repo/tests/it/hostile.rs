@@ -256,7 +256,7 @@ fn a_damaged_index_file_costs_time_and_not_the_recovery_points() {
             assert_eq!(contents(&rig.open(), second).unwrap()["db/b"], content[..50_000]);
             // The next backup stores nothing again, and what it publishes stands on index files that are whole.
             let third = save(&rig.open(), Chunking::Rows, &[("a", &content)]).unwrap();
-            assert_eq!(third.new().0, 0);
+            assert_eq!(third.stored().0, 0);
             assert!(third.adopted > 0);
             rig.store.remove(&index).unwrap();
             assert!(contents(&rig.open(), third.id()).unwrap()["db/a"] == content);
@@ -383,11 +383,14 @@ fn a_node_may_claim_what_it_likes() {
     let (rig, ..) = honest();
     let forge = rig.smith();
     let id = forge.data(&[b"ten bytes!"])[0];
-    let mut nodes = vec![file("huge", u64::MAX, &[id]), file("short", 1, &[id; 3])];
+    let most = i64::MAX as u64;
+    let mut nodes = vec![file("huge", most, &[id]), file("short", 1, &[id; 3])];
     nodes[0].links = u64::MAX;
     nodes[0].inode = u64::MAX;
     nodes[1].mode = 0o7777;
     let tree = forge.tree(&nodes);
     let back = rig.open().reader().unwrap().tree(tree).unwrap();
-    assert_eq!((back[0].size, back[0].kind, back[1].content.as_ref().unwrap().len()), (u64::MAX, NodeKind::File, 3));
+    assert_eq!((back[0].size, back[0].kind, back[1].content.as_ref().unwrap().len()), (most, NodeKind::File, 3));
+    let more = forge.tree(&[file("more", most + 1, &[id])]);
+    assert_eq!(rig.open().reader().unwrap().tree(more).unwrap_err().kind(), ErrorKind::Corrupt);
 }

@@ -154,7 +154,7 @@ impl Saved {
     }
 
     /// New data blobs, plaintext bytes of all new blobs, and bytes they take.
-    pub(crate) fn new(&self) -> (u64, u64, u64) {
+    pub(crate) fn stored(&self) -> (u64, u64, u64) {
         use std::sync::atomic::Ordering::Relaxed;
         let c = &self.monitor.counters;
         (c.blobs_data_new.load(Relaxed), c.bytes_new.load(Relaxed), c.bytes_stored.load(Relaxed))

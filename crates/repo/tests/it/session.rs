@@ -16,8 +16,8 @@ const CHUNKINGS: [Chunking; 3] = [Chunking::Files, Chunking::Rows, Chunking::Fix
 #[test]
 fn a_point_is_refused_while_anything_in_it_is_open_dropped_missing_or_failed() {
     let failed = SourceOutcome::Failed { error: "it fell over".into() };
-    type Arrange = fn(&Session);
-    let cases: [(&str, Arrange, Vec<(&str, SourceOutcome)>); 5] = [
+    type Case = (&'static str, fn(&Session), Vec<(&'static str, SourceOutcome)>);
+    let cases: [Case; 5] = [
         (
             "without a verdict",
             |session| std::mem::forget(stream(&session.source("db").unwrap(), "a", Chunking::Rows)),
@@ -161,7 +161,7 @@ fn the_same_content_in_two_streams_at_once_is_stored_once() {
     let content = Rng::new(4).bytes(20 << 20);
     let alone = {
         let rig = Rig::new();
-        save(&rig.open(), Chunking::Rows, &[("a", &content)]).unwrap().new()
+        save(&rig.open(), Chunking::Rows, &[("a", &content)]).unwrap().stored()
     };
     let rig = Rig::new();
     let (session, monitor) = begin(&rig.open()).unwrap();
@@ -183,8 +183,8 @@ fn the_same_content_in_two_streams_at_once_is_stored_once() {
     let twice = Saved { published, monitor, adopted: 0 };
     // Row chunks depend on the repository's secret, so the two repositories do not cut at quite the same places.
     let near = alone.0 / 4;
-    assert!(twice.new().0.abs_diff(alone.0) < near, "{} blobs, alone {}", twice.new().0, alone.0);
-    assert!(twice.new().1 < content.len() as u64 + (1 << 20), "{} plain bytes were new", twice.new().1);
+    assert!(twice.stored().0.abs_diff(alone.0) < near, "{} blobs, alone {}", twice.stored().0, alone.0);
+    assert!(twice.stored().1 < content.len() as u64 + (1 << 20), "{} plain bytes were new", twice.stored().1);
     let stored: u64 = twice.published.packs.iter().map(|(_, size)| size).sum();
     assert!(stored < content.len() as u64 + (1 << 20), "{stored} bytes in packs");
     let kept = contents(&rig.open(), twice.id()).unwrap();
@@ -211,8 +211,8 @@ fn holes_and_runs_of_zeros_cost_next_to_nothing() {
     let published = session.publish(spec(&["db"])).unwrap();
     let saved = Saved { published, monitor, adopted: 0 };
     // The lists of chunks are metadata: 8192 times one id for each hole of 4 GiB. Chunks of zeros are few.
-    assert!(saved.new().0 < 40, "{} data blobs", saved.new().0);
-    assert!(saved.new().2 < 100_000, "{} bytes stored", saved.new().2);
+    assert!(saved.stored().0 < 40, "{} data blobs", saved.stored().0);
+    assert!(saved.stored().2 < 100_000, "{} bytes stored", saved.stored().2);
     for i in 0..3 {
         let node = node_at(&repository, saved.id(), &format!("db/hole-{i}"));
         assert_eq!(node.size, (1 << 32) + 12_345 + 11);
@@ -261,14 +261,14 @@ fn a_changed_page_costs_one_extent() {
     let repository = rig.open();
     let mut pages = Rng::new(6).bytes(100 * EXTENT + 4096);
     let first = save(&repository, Chunking::Fixed(EXTENT as u32), &[("db", &pages)]).unwrap();
-    assert_eq!(first.new().0, 101 + 2, "100 whole extents, a short one, the manifest and the notes");
+    assert_eq!(first.stored().0, 101 + 2, "100 whole extents, a short one, the manifest and the notes");
     pages[37 * EXTENT + 4096] ^= 1;
     let second = save(&repository, Chunking::Fixed(EXTENT as u32), &[("db", &pages)]).unwrap();
-    assert_eq!(second.new().0, 1);
+    assert_eq!(second.stored().0, 1);
     let same = save(&repository, Chunking::Fixed(EXTENT as u32), &[("db", &pages)]).unwrap();
-    assert_eq!(same.new().0, 0);
+    assert_eq!(same.stored().0, 0);
     // The directories above carry the time of the run, and so are new each time.
-    assert!(same.published.packs.len() == 1 && same.new().2 < 4096, "{:?}", same.published.packs);
+    assert!(same.published.packs.len() == 1 && same.stored().2 < 4096, "{:?}", same.published.packs);
     assert!(contents(&repository, second.id()).unwrap()["db/db"] == pages);
 }
 
@@ -277,10 +277,10 @@ fn rows_that_shift_cost_only_what_is_around_the_change() {
     let rig = Rig::new();
     let repository = rig.open();
     let mut rows = Rng::new(7).bytes(16 << 20);
-    let first = save(&repository, Chunking::Rows, &[("rows", &rows)]).unwrap().new().1;
+    let first = save(&repository, Chunking::Rows, &[("rows", &rows)]).unwrap().stored().1;
     rows.splice(5_000_000..5_000_000, *b"one more row");
     let second = save(&repository, Chunking::Rows, &[("rows", &rows)]).unwrap();
-    assert!(second.new().1 < first / 20, "{} of {first} bytes were new", second.new().1);
+    assert!(second.stored().1 < first / 20, "{} of {first} bytes were new", second.stored().1);
     assert!(contents(&repository, second.id()).unwrap()["db/rows"] == rows);
 }
 
