@@ -196,7 +196,8 @@ impl Session {
     /// Publishes the recovery point.
     ///
     /// # Errors
-    /// Whatever stands in the way; then there is no new snapshot, and everything before is as it was.
+    /// Whatever stands in the way; then there is no new snapshot, and everything before is as it was. Only when the store
+    /// fails in the very last step, or loses its answer to it, there may be one: it is whole then, but was not confirmed.
     pub fn publish(mut self, spec: PublishSpec) -> Result<Published> {
         if self.dry_run {
             return Err(Error::new(ErrorKind::Bug, "publish a dry run"));

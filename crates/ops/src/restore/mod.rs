@@ -348,8 +348,8 @@ impl RestorePlan {
                 }
                 let target = Target::open(folder, options)?;
                 let mark = Mark::set(folder, self.snapshot.id)?;
-                let fresh_before = self.resumes && !self.request.overwrite;
-                let mut writer = Writer::new(&self.reader, &target, monitor).resuming(fresh_before);
+                let made_before = self.resumes && !self.request.overwrite;
+                let mut writer = Writer::new(&self.reader, &target, monitor).resuming(made_before);
                 for root in &self.roots {
                     writer.restore(root, &root.path)?;
                 }

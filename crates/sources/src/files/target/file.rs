@@ -113,7 +113,7 @@ impl Target {
     /// Opens the file `node.name` in `dir` for comparing and rewriting in place. `None` when there is none, or when it
     /// must not be rewritten but replaced ([`Target::create_file`] does that): it is no regular file, has other names
     /// that would change with it, belongs to somebody who may hold it open, or cannot be written to.
-    /// [`ErrorKind::Conflict`] when nothing may be overwritten and something is there.
+    /// [`ErrorKind::Conflict`](lastgood_model::ErrorKind::Conflict) when nothing may be overwritten and something is there.
     pub fn open_existing(&self, dir: &DirHandle, node: &Node) -> Result<Option<FileHandle>> {
         self.check_kind(node, NodeKind::File, dir, &node.name)?;
         let Some(seen) = self.existing(dir, &node.name)? else { return Ok(None) };
