@@ -44,6 +44,16 @@ impl Selector {
         self.app.is_some()
     }
 
+    /// True when it names a snapshot by its id, not by its time.
+    pub fn is_id(&self) -> bool {
+        matches!(self.which, Which::Prefix(_))
+    }
+
+    /// The selector as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Picks the snapshot meant. [`ErrorKind::Absent`] when there is none, [`ErrorKind::Invalid`] when a prefix fits
     /// several.
     pub fn pick(&self, candidates: &[Candidate]) -> Result<SnapshotId> {
@@ -56,12 +66,12 @@ impl Selector {
                 .filter(|c| before.is_none_or(|limit| c.time <= limit))
                 .nth(*back)
                 .map(|c| c.id)
-                .ok_or_else(|| self.absent(&fitting)),
+                .ok_or_else(|| self.absent(&fitting, candidates.len())),
             Which::Prefix(prefix) => {
                 let hits: Vec<_> = fitting.iter().filter(|c| c.id.to_string().starts_with(prefix.as_str())).collect();
                 match hits.as_slice() {
                     [one] => Ok(one.id),
-                    [] => Err(self.absent(&fitting)),
+                    [] => Err(self.absent(&fitting, candidates.len())),
                     several => {
                         let names: Vec<_> = several.iter().take(4).map(|c| c.id.to_string()[..12].to_owned()).collect();
                         Err(Error::invalid(format!(
@@ -76,9 +86,12 @@ impl Selector {
         }
     }
 
-    fn absent(&self, fitting: &[&Candidate]) -> Error {
+    fn absent(&self, fitting: &[&Candidate], all: usize) -> Error {
         let error = Error::new(ErrorKind::Absent, format!("no snapshot fits {:?}", self.text));
         match fitting {
+            [] if all > 0 => {
+                error.with_hint(format!("the repository holds {all} of other applications; see `lastgood snapshots`"))
+            }
             [] => error.with_hint("the repository holds no snapshot yet; take one with `lastgood backup`"),
             [newest, ..] => error.with_hint(format!(
                 "there are {}, the newest {} of {}; see `lastgood snapshots`",

@@ -258,7 +258,9 @@ fn all_failed(records: &[SourceRecord], failures: &[Error]) -> Error {
         }
     }
     let first = failures.first().map_or(ErrorKind::Io, Error::kind);
-    let kind = if failures.iter().all(|f| f.kind() == first) { first } else { ErrorKind::Io };
+    // Of these the caller can make something; that a source does not exist is no answer to what was asked.
+    let telling = matches!(first, ErrorKind::Locked | ErrorKind::Denied | ErrorKind::Retry | ErrorKind::NoSpace);
+    let kind = if telling && failures.iter().all(|f| f.kind() == first) { first } else { ErrorKind::Io };
     Error::new(kind, format!("no source could be captured, so no recovery point was made: {}", told.join("; ")))
         .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again")
 }

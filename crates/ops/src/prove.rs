@@ -71,6 +71,27 @@ impl ProofReport {
     }
 }
 
+/// Scratch folders are called so, with the process and a number behind.
+const SCRATCH_PREFIX: &str = "lastgood-proof";
+
+/// Removes scratch folders of processes of this host that are dead: what was restored into them lies there unsealed.
+/// What cannot be removed is told and stays.
+pub(crate) fn remove_leftovers(parent: &Path, prefix: &str) {
+    let Ok(entries) = fs_err::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|n| n.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-'));
+        let Some(pid) = owner.and_then(|(pid, _)| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw)
+        else {
+            continue;
+        };
+        let dead = rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
+        if dead && let Err(error) = fs_err::remove_dir_all(entry.path()) {
+            tracing::warn!("a scratch folder of a run that died stays behind: {error}");
+        }
+    }
+}
+
 /// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure.
 pub fn prove(
     repository: &Arc<Repository>,
@@ -79,7 +100,8 @@ pub fn prove(
     monitor: &Arc<Monitor>,
 ) -> Result<ProofReport> {
     let id = snapshot.id;
-    let scratch = Scratch::create(scratch_parent, "lastgood-proof")?;
+    remove_leftovers(scratch_parent, SCRATCH_PREFIX);
+    let scratch = Scratch::create(scratch_parent, SCRATCH_PREFIX)?;
     let folder = scratch.path().to_owned();
     let began = Instant::now();
     let plan = plan(repository, snapshot, RestoreRequest::all_to(&folder), monitor)?;

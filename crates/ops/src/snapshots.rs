@@ -29,6 +29,16 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
         true => selector.pick(&candidates),
         false => selector.pick(&own).or_else(|_| selector.pick(&candidates)),
     };
+    // Nobody can say when a damaged one was taken: it may be the very one that is meant.
+    if let (Some((id, cause)), false) = (damaged.first(), selector.is_id()) {
+        return Err(Error::corrupt(format!(
+            "which recovery point {:?} is cannot be told, since snapshot {} is damaged: {}",
+            selector.text(),
+            id.short(),
+            cause.chain()
+        ))
+        .with_hint("name the recovery point by its id; `lastgood snapshots` lists those that can be read"));
+    }
     let id = picked.map_err(|error| match damaged.first() {
         Some((id, cause)) if error.kind() == ErrorKind::Absent => {
             error.with_source(Error::corrupt(format!("snapshot {} cannot be read: {}", id.short(), cause.chain())))

@@ -159,25 +159,30 @@ impl Shared {
             if *stop || !wait.timed_out() {
                 continue;
             }
-            let now = (self.clock)();
-            // Timers stand still while a machine sleeps, so the wall clock is asked.
-            let silent = now.secs.saturating_sub(refreshed.secs).saturating_abs() > STALE_AFTER_SECS;
-            // Or somebody has taken it away, by hand or by a clock that is wrong.
-            let key = StoreKey::new(ObjectKind::Lock, *lock(&self.current));
-            let gone = matches!(self.store.size(&key), Err(error) if error.kind() == ErrorKind::Absent);
-            if silent || gone {
-                self.lost.store(true, Ordering::Relaxed);
+            self.refresh(&mut refreshed);
+        }
+    }
+
+    /// Puts a lock of the present moment in the place of the old one.
+    fn refresh(&self, refreshed: &mut Time) {
+        let now = (self.clock)();
+        // Timers stand still while a machine sleeps, so the wall clock is asked.
+        let silent = now.secs.saturating_sub(refreshed.secs).saturating_abs() > STALE_AFTER_SECS;
+        // Or somebody has taken it away, by hand or by a clock that is wrong.
+        let key = StoreKey::new(ObjectKind::Lock, *lock(&self.current));
+        let gone = matches!(self.store.size(&key), Err(error) if error.kind() == ErrorKind::Absent);
+        if silent || gone {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        let file = LockFile { time: now, ..self.file.clone() };
+        match write(&*self.store, &self.sealer, &file) {
+            Ok(id) => {
+                let old = std::mem::replace(&mut *lock(&self.current), id);
+                *refreshed = now;
+                let _ = self.store.remove(&StoreKey::new(ObjectKind::Lock, old));
+                lock(&HELD).remove(&old);
             }
-            let file = LockFile { time: now, ..self.file.clone() };
-            match write(&*self.store, &self.sealer, &file) {
-                Ok(id) => {
-                    let old = std::mem::replace(&mut *lock(&self.current), id);
-                    refreshed = now;
-                    let _ = self.store.remove(&StoreKey::new(ObjectKind::Lock, old));
-                    lock(&HELD).remove(&old);
-                }
-                Err(error) => tracing::warn!(error = %error.chain(), "lock not refreshed"),
-            }
+            Err(error) => tracing::warn!(error = %error.chain(), "lock not refreshed"),
         }
     }
 }
@@ -267,7 +272,9 @@ pub(crate) fn is_of_a_past_life(file: &LockFile, id: Id, now: Time) -> bool {
 
 /// Whether a process of this host lives.
 fn process_is_alive(pid: i64) -> bool {
-    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    // Zero and below mean groups of processes to the kernel.
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else { return false };
     match rustix::process::test_kill_process(pid) {
         Ok(()) => true,
         Err(error) => error != rustix::io::Errno::SRCH,
@@ -281,4 +288,121 @@ pub fn hostname() -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+    use lastgood_stores::{Fault, FaultStore, MemoryStore, Op};
+    use std::sync::atomic::AtomicI64;
+
+    /// A lock on a store in memory, with a clock that stands where it is put.
+    struct Held {
+        memory: MemoryStore,
+        store: Arc<FaultStore<MemoryStore>>,
+        now: Arc<AtomicI64>,
+        guard: LockGuard,
+    }
+
+    impl Held {
+        fn take() -> Self {
+            let memory = MemoryStore::new();
+            let store = Arc::new(FaultStore::new(memory.clone()));
+            let sealer = Arc::new(Sealer::new(&MasterKey::generate().unwrap()).unwrap());
+            let now = Arc::new(AtomicI64::new(1_700_000_000));
+            let hand = now.clone();
+            let clock: Clock = Arc::new(move || Time::new(hand.load(Ordering::Relaxed), 0));
+            let guard = LockGuard::take(store.clone(), sealer, LockMode::Shared, clock).unwrap();
+            Self { memory, store, now, guard }
+        }
+
+        fn locks(&self) -> Vec<StoreKey> {
+            self.memory.keys()
+        }
+
+        /// A refresh so many seconds after the lock was taken.
+        fn refresh_after(&self, seconds: i64) {
+            let shared = &self.guard.shared;
+            let mut refreshed = shared.file.time;
+            self.now.store(refreshed.secs + seconds, Ordering::Relaxed);
+            shared.refresh(&mut refreshed);
+        }
+    }
+
+    #[test]
+    fn a_refreshed_lock_is_another_object_and_as_sound_as_before() {
+        let held = Held::take();
+        let first = held.locks();
+        held.refresh_after(300);
+        let second = held.locks();
+        assert_eq!((first.len(), second.len()), (1, 1));
+        assert_ne!(first, second);
+        assert!(held.guard.is_sound());
+        let memory = held.memory.clone();
+        drop(held);
+        assert!(memory.keys().is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_was_silent_too_long_or_taken_away_is_not_sound_any_more() {
+        for seconds in [STALE_AFTER_SECS + 1, 10 * 365 * 86_400, -STALE_AFTER_SECS - 1] {
+            let held = Held::take();
+            held.refresh_after(seconds);
+            assert!(!held.guard.is_sound(), "{seconds}");
+            assert_eq!(held.locks().len(), 1, "{seconds}: it protects what comes all the same");
+        }
+        let held = Held::take();
+        held.memory.remove(&held.locks()[0]).unwrap();
+        assert!(!held.guard.is_sound());
+        // A new one in its place does not make good that it was gone.
+        held.refresh_after(300);
+        assert_eq!(held.locks().len(), 1);
+        assert!(!held.guard.is_sound());
+    }
+
+    #[test]
+    fn a_lock_that_could_not_be_refreshed_stays_as_it_was() {
+        let held = Held::take();
+        let before = held.locks();
+        held.store.add(Fault::on(Op::Put).fails_before(ErrorKind::Io));
+        held.refresh_after(300);
+        assert_eq!(held.locks(), before);
+        assert!(held.guard.is_sound());
+        // The answer lost after the object was written: two are there, and the one that is known is removed in the end.
+        held.store.add(Fault::on(Op::Put).fails_after(ErrorKind::Io));
+        held.refresh_after(600);
+        assert_eq!(held.locks().len(), 2);
+        let memory = held.memory.clone();
+        drop(held);
+        assert_eq!(memory.keys().len(), 1);
+    }
+
+    #[test]
+    fn staleness_goes_by_age_and_by_what_is_known_of_the_process() {
+        let now = Time::new(1_700_000_000, 0);
+        let file = |age: i64, hostname: &str, pid: i64| LockFile {
+            time: Time::new(now.secs.saturating_sub(age), 0),
+            exclusive: true,
+            hostname: hostname.to_owned(),
+            username: String::new(),
+            pid,
+            uid: 0,
+            gid: 0,
+        };
+        let own = i64::from(std::process::id());
+        for (age, stale) in
+            [(0, false), (1800, false), (1801, true), (-1801, false), (i64::MAX, true), (i64::MIN, false)]
+        {
+            assert_eq!(is_stale(&file(age, "elsewhere", 1), now), stale, "{age}");
+            assert_eq!(is_stale(&file(age, &hostname(), own), now), stale, "{age}");
+            for nobody in [0, -1, i64::MAX, i64::MIN, i64::from(i32::MAX)] {
+                assert!(is_stale(&file(age, &hostname(), nobody), now), "{age} {nobody}");
+                assert_eq!(is_stale(&file(age, "elsewhere", nobody), now), stale, "{age} {nobody}");
+            }
+        }
+        assert!(locked(&file(-3600, "elsewhere", 1), now).hint().unwrap().contains("clock"));
+        assert!(!locked(&file(-30, "elsewhere", 1), now).hint().unwrap().contains("clock"));
+        assert!(locked(&file(i64::MIN, "elsewhere", 1), now).chain().contains("elsewhere"));
+    }
 }

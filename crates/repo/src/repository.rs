@@ -3,6 +3,7 @@
 use crate::chunk::{ChunkParams, Polynomial};
 use crate::crypto::{KdfCost, MasterKey, Password, Sealer, WRONG_KEY_HINT, random};
 use crate::format::key_file::{KEY_FILE_BYTES_MAX, decode_master_key, encode_master_key};
+use crate::format::pack::pack_size;
 use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
 use crate::index::{BlobRef, Index, IndexCache, Location};
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
@@ -10,7 +11,7 @@ use crate::read::{BlobReader, decompress, read_header};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -233,6 +234,18 @@ impl Repository {
     /// Reads the whole index. Snapshots that are to be read with it must be listed before, so that all they need is
     /// there. What a damaged index file listed is found again from the packs' own headers: the data is what counts.
     pub fn load_index(&self) -> Result<Arc<Index>> {
+        self.load_index_of(None)
+    }
+
+    /// The index of what is really there: packs that are missing from the store, or have another length than their blobs
+    /// make up, are passed over. A writer that believed in them would publish points that cannot be restored; this way
+    /// it stores their content again.
+    pub fn load_index_of_present_packs(&self) -> Result<Arc<Index>> {
+        let present = self.store.list(ObjectKind::Pack)?.into_iter().collect();
+        self.load_index_of(Some(&present))
+    }
+
+    fn load_index_of(&self, present: Option<&HashMap<Id, u64>>) -> Result<Arc<Index>> {
         let index = Index::new()?;
         let cache = self.cache();
         let mut ids: Vec<IndexId> =
@@ -240,7 +253,7 @@ impl Repository {
         ids.sort_unstable();
         let mut damaged = 0;
         for id in &ids {
-            match self.load_index_file(*id, &index, &cache) {
+            match self.load_index_file(*id, &index, &cache, present) {
                 Err(error) if is_damage(&error) => {
                     tracing::warn!(
                         "index {} is damaged ({}); reading the packs' own headers instead. `lastgood check` tells more",
@@ -284,10 +297,28 @@ impl Repository {
         Ok(())
     }
 
-    fn load_index_file(&self, id: IndexId, index: &Index, cache: &IndexCache) -> Result<()> {
+    fn load_index_file(
+        &self,
+        id: IndexId,
+        index: &Index,
+        cache: &IndexCache,
+        present: Option<&HashMap<Id, u64>>,
+    ) -> Result<()> {
         let mut outcome = Ok(());
+        let is_present = |pack: &PackId, blobs: &[IndexBlob]| match present.map(|p| p.get(&pack.0)) {
+            None => true,
+            Some(size) if size == Some(&pack_size(blobs)) => true,
+            // Hints of an index that lists only a part of a pack make up less than the whole.
+            Some(Some(size)) if *size > pack_size(blobs) => true,
+            Some(_) => {
+                tracing::warn!(
+                    "pack {pack} is missing or cut short; what the sources still have of it is stored again"
+                );
+                false
+            }
+        };
         let cached = cache.load(&id, |pack, blobs| {
-            if outcome.is_ok() {
+            if outcome.is_ok() && is_present(&pack, blobs) {
                 outcome = enter_pack(index, pack, blobs);
             }
         });
@@ -303,7 +334,7 @@ impl Repository {
         let mut packs = Vec::new();
         decode_index(&json, |pack, blobs| {
             packs.push((pack, blobs.to_vec()));
-            enter_pack(index, pack, blobs)
+            if is_present(&pack, blobs) { enter_pack(index, pack, blobs) } else { Ok(()) }
         })
         .with_context(|| format!("read index {}", id.short()))?;
         cache.keep(&id, &packs);

@@ -105,13 +105,19 @@ impl Session {
         // The parent is read before the index, so that the index knows all it refers to.
         let candidates = options.parents.iter().take(SessionOptions::PARENTS_MAX).map(|id| repository.snapshot(*id));
         let candidates = candidates.collect::<Result<Vec<_>>>()?;
-        let reader = repository.reader()?;
+        let index = repository.load_index_of_present_packs()?;
+        let reader = Arc::new(BlobReader::new(repository.store.clone(), repository.sealer.clone(), index));
         let parents = find_parents(&reader, &candidates, &options.sources);
         let adopted = if !options.dry_run && (lock.findings.stale_removed > 0 || !reader.index.unlisted().is_empty()) {
             leftovers::adopt(&repository, &reader.index)?
         } else {
             Vec::new()
         };
+        if lock.findings.stale_removed > 0 && !options.dry_run {
+            // Whoever still writes holds its temporary files locked; what is not was left by a run that died.
+            let swept = repository.store.sweep(std::time::Duration::ZERO)?;
+            tracing::debug!(leftovers = swept.leftovers, bytes = swept.bytes, "swept");
+        }
         let packer = Packer::start(
             repository.store.clone(),
             repository.sealer.clone(),

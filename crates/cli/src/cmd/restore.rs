@@ -133,6 +133,12 @@ fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<
             out.line(format!("  {step}"))?;
         }
     }
+    if !report.incomplete.is_empty() {
+        out.line("This recovery point is INCOMPLETE: it never had all of the application.")?;
+        for line in &report.incomplete {
+            out.line(format!("  {}", text::printable(line)))?;
+        }
+    }
     for line in &report.moved_aside {
         out.line(format!("Side file of a database: {line}"))?;
     }

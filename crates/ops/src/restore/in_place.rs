@@ -16,6 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Databases are restored into folders called so, beside their originals.
+const SCRATCH_PREFIX: &str = ".lastgood-restore";
 /// How many examples of each state a report names.
 const EXAMPLES: usize = 20;
 
@@ -132,7 +134,8 @@ fn swap(
     let origin = root.origin_file().ok_or_else(|| Error::corrupt("the manifest names no original place"))?;
     let folder = origin.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("/"));
     fs_err::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let scratch = Scratch::create(folder, ".lastgood-restore")?;
+    crate::prove::remove_leftovers(folder, SCRATCH_PREFIX);
+    let scratch = Scratch::create(folder, SCRATCH_PREFIX)?;
     let target = Target::open(scratch.path(), options)?;
     let mut writer = Writer::new(&plan.reader, &target, monitor);
     let root = Root { above: Vec::new(), ..root.clone() };

@@ -17,7 +17,7 @@ mod write;
 pub use in_place::{InPlaceReport, PlaceState};
 
 use crate::snapshots::{is_loss, manifest};
-use lastgood_model::manifest::{Manifest, Problem, ProblemKind};
+use lastgood_model::manifest::{Manifest, Problem, SourceOutcome};
 use lastgood_model::node::display_path;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
@@ -159,6 +159,9 @@ pub struct RestoreReport {
     pub problems_total: u64,
     /// Databases swapped in, and where the old ones went.
     pub swapped: Vec<Swapped>,
+    /// What the recovery point itself lacks: sources that failed when it was taken, or in which something was unreadable.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
     /// Side files of databases that would have spoilt restored ones, and where they are now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved_aside: Vec<String>,
@@ -220,6 +223,9 @@ pub fn plan(
     };
     let selection = Selection { sources: &request.sources, paths: &request.paths };
     let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
+    if let Destination::Folder(folder) = &request.to {
+        refuse_repository(folder, &repository.location())?;
+    }
     let mut already = None;
     let resumes = match &request.to {
         Destination::Folder(folder) => match mark::may_begin(folder, snapshot.id, &roots, request.overwrite) {
@@ -328,6 +334,7 @@ impl RestorePlan {
             problems: Vec::new(),
             problems_total: 0,
             swapped: Vec::new(),
+            incomplete: self.manifest.iter().flat_map(lacks).collect(),
             moved_aside: Vec::new(),
         };
         match &self.request.to {
@@ -373,6 +380,29 @@ fn without_source(path: &[u8]) -> &[u8] {
         Some(slash) => &path[slash + 1..],
         None => b"",
     }
+}
+
+/// What a recovery point lacks, in words.
+fn lacks(manifest: &Manifest) -> Vec<String> {
+    let told = manifest.sources.iter().filter_map(|source| match &source.outcome {
+        SourceOutcome::Complete => None,
+        SourceOutcome::Partial => Some(format!("source {} is partial", source.name)),
+        SourceOutcome::Failed { error } => Some(format!("source {} is missing: {error}", source.name)),
+    });
+    let problems = manifest.problems.iter().take(5).map(|p| format!("{}: {}", p.path, p.message));
+    told.chain(problems).collect()
+}
+
+/// What is restored is not sealed; it must not lie among what is.
+fn refuse_repository(folder: &std::path::Path, location: &str) -> Result<()> {
+    let absolute = std::path::absolute(folder).with_context(|| format!("find {}", folder.display()))?;
+    let known = absolute.ancestors().find_map(|a| fs_err::canonicalize(a).ok()).unwrap_or_default();
+    let repository = fs_err::canonicalize(location).unwrap_or_else(|_| PathBuf::from(location));
+    if absolute.starts_with(&repository) || known.starts_with(&repository) {
+        return Err(Error::new(ErrorKind::Conflict, format!("{} lies in the repository itself", folder.display()))
+            .with_hint("choose a folder outside of it: what is restored is not encrypted"));
+    }
+    Ok(())
 }
 
 fn conflict(path: &str) -> Error {

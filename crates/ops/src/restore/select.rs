@@ -104,6 +104,21 @@ pub(super) fn roots(
         found.extend(top.iter().filter(|n| wanted(&n.name)).map(|n| n.name.clone()));
     }
     for path in selection.paths {
+        if path.is_empty() {
+            return Err(Error::invalid("the path is empty").with_hint("leave --path out to restore everything"));
+        }
+        if path.iter().all(|b| *b == b'/') {
+            found.extend(top.iter().filter(|n| wanted(&n.name)).map(|n| n.name.clone()));
+            continue;
+        }
+        // A database's original place stands for its source, which holds nothing else.
+        let origin = manifest.and_then(|m| {
+            m.sources.iter().find(|s| s.kind == "sqlite" && s.origins.iter().any(|o| o.as_bytes() == &path[..]))
+        });
+        if let Some(source) = origin.filter(|s| wanted(s.name.as_bytes())) {
+            found.push(source.name.clone().into_bytes());
+            continue;
+        }
         found.push(find_path(reader, snapshot, &top, path, &wanted)?);
     }
     found.sort();

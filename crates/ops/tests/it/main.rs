@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod backup;
+mod browse;
 mod faults;
 #[path = "../../../repo/tests/it/forge.rs"]
 mod forge;

@@ -128,3 +128,59 @@ impl Scratch {
         Ok(Promise::Poor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+    use crate::read::decompress;
+    use lastgood_testkit::rng::Rng;
+
+    const ALL: [Compression; 4] = [Compression::Fast, Compression::Balanced, Compression::Max, Compression::Off];
+
+    #[test]
+    fn what_was_sealed_opens_to_what_it_was_at_every_length_and_level() {
+        let sealer = Sealer::new(&MasterKey::generate().unwrap()).unwrap();
+        let mut scratch = Scratch::new();
+        let mut rng = Rng::new(1);
+        let lengths =
+            [0, 1, 23, 24, 25, 4096, PROBE_MIN_BYTES - 1, PROBE_MIN_BYTES, LONG_BYTES - 1, LONG_BYTES, 900_000];
+        for length in lengths {
+            for plain in [vec![0; length], rng.text(length), rng.bytes(length)] {
+                for compression in ALL {
+                    for kind in [BlobKind::Data, BlobKind::Tree] {
+                        let (sealed, raw_length) = scratch.seal(&plain, compression, kind, &sealer).unwrap();
+                        assert!(sealed.len() <= plain.len() + ENVELOPE_OVERHEAD, "it grew");
+                        let mut copy = sealed.to_vec();
+                        let content = sealer.open_in_place(&mut copy).unwrap();
+                        if raw_length == 0 {
+                            assert_eq!(*content, plain);
+                        } else {
+                            assert_eq!(raw_length as usize, plain.len());
+                            assert!(kind == BlobKind::Tree || compression != Compression::Off);
+                            let mut back = Vec::new();
+                            decompress(content, plain.len(), &mut back).unwrap();
+                            assert!(back == plain, "{length} {compression:?} {kind:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_compressed_noise_is_not_and_noise_with_text_inside_is_tried() {
+        let sealer = Sealer::new(&MasterKey::generate().unwrap()).unwrap();
+        let mut scratch = Scratch::new();
+        let mut rng = Rng::new(2);
+        let mut is_compressed =
+            |plain: &[u8]| scratch.seal(plain, Compression::Balanced, BlobKind::Data, &sealer).unwrap().1 != 0;
+        assert!(is_compressed(&rng.text(500_000)));
+        assert!(is_compressed(&rng.text(100)));
+        assert!(!is_compressed(&rng.bytes(500_000)));
+        assert!(!is_compressed(&rng.bytes(100)));
+        let mut mixed = rng.bytes(500_000);
+        mixed[..60_000].fill(b' ');
+        assert!(is_compressed(&mixed), "a tenth that compresses is worth a frame");
+    }
+}

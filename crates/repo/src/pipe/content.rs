@@ -272,3 +272,55 @@ impl Content {
         Ok(ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn ids(numbers: &[u8]) -> Vec<BlobId> {
+        numbers.iter().map(|n| BlobId(Id([*n; 32]))).collect()
+    }
+
+    #[test]
+    fn batches_that_end_in_any_order_come_out_in_the_order_of_the_content() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let blobs = Blobs::default();
+            let (done, ran) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+            {
+                let mut state = blobs.state.lock().unwrap();
+                state.ids.resize(5, BlobId::default());
+                state.pending = 3;
+                let (done, ran) = (done.clone(), ran.clone());
+                state.completion = Some(Box::new(move |ids| {
+                    *done.lock().unwrap() = ids;
+                    ran.fetch_add(1, Ordering::Relaxed);
+                }));
+            }
+            let batches = [(0, ids(&[1, 2])), (2, ids(&[3])), (3, ids(&[4, 5]))];
+            blobs.settle(Some(batches[order[0]].clone()));
+            blobs.settle(Some(batches[order[1]].clone()));
+            blobs.settle(Some(batches[order[2]].clone()));
+            assert_eq!(ran.load(Ordering::Relaxed), 0, "the writer has not ended");
+            blobs.settle(None);
+            assert_eq!(ran.load(Ordering::Relaxed), 1);
+            assert_eq!(*done.lock().unwrap(), ids(&[1, 2, 3, 4, 5]));
+        }
+    }
+
+    #[test]
+    fn buffers_go_round_but_for_those_that_grew_and_those_that_are_too_many() {
+        let buffers = Buffers::default();
+        let mut first = buffers.take();
+        first.extend_from_slice(b"old content");
+        let address = first.as_ptr();
+        buffers.give(first);
+        let again = buffers.take();
+        assert!(again.is_empty() && again.as_ptr() == address);
+        buffers.give(Vec::with_capacity(2 * (BATCH_BYTES + TAIL_BYTES)));
+        buffers.give(Vec::new());
+        assert!(buffers.0.lock().unwrap().is_empty());
+        (0..BUFFERS_KEPT + 3).for_each(|_| buffers.give(Vec::with_capacity(BATCH_BYTES + TAIL_BYTES)));
+        assert_eq!(buffers.0.lock().unwrap().len(), BUFFERS_KEPT);
+    }
+}

@@ -350,3 +350,111 @@ fn again(error: &Error) -> Error {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+    use crate::index::BlobRef;
+    use crate::read::header_of;
+    use lastgood_model::ErrorKind;
+    use lastgood_stores::{Fault, FaultStore, MemoryStore, Op};
+
+    struct Bench {
+        memory: MemoryStore,
+        store: Arc<FaultStore<MemoryStore>>,
+        sealer: Arc<Sealer>,
+        index: Arc<Index>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let memory = MemoryStore::new();
+            let store = Arc::new(FaultStore::new(memory.clone()));
+            let sealer = Arc::new(Sealer::new(&MasterKey::generate().unwrap()).unwrap());
+            Self { memory, store, sealer, index: Arc::new(Index::new().unwrap()) }
+        }
+
+        fn packer(&self, dry_run: bool) -> Packer {
+            let cache = IndexCache::default();
+            Packer::start(self.store.clone(), self.sealer.clone(), self.index.clone(), cache, dry_run).unwrap()
+        }
+
+        fn fill(&self, packer: &Packer, kind: BlobKind, blobs: u32, bytes: usize) -> Result<()> {
+            for n in 0..blobs {
+                let sealed = self.sealer.seal(&vec![n as u8; bytes])?;
+                packer.append(kind, id_of(kind, n), &sealed, 0)?;
+            }
+            Ok(())
+        }
+
+        fn packs(&self) -> Vec<Vec<u8>> {
+            let keys = self.memory.keys().into_iter().filter(|key| key.kind == ObjectKind::Pack);
+            keys.map(|key| self.memory.get(&key).unwrap()).collect()
+        }
+
+        fn indexes(&self) -> usize {
+            self.memory.keys().iter().filter(|key| key.kind == ObjectKind::Index).count()
+        }
+    }
+
+    fn id_of(kind: BlobKind, n: u32) -> Id {
+        let mut id = [kind as u8; 32];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        Id(id)
+    }
+
+    #[test]
+    fn a_small_run_leaves_one_pack_of_each_kind_that_tells_of_every_blob() {
+        let bench = Bench::new();
+        let packer = bench.packer(false);
+        bench.fill(&packer, BlobKind::Data, 200, 1000).unwrap();
+        bench.fill(&packer, BlobKind::Tree, 30, 100).unwrap();
+        let written = packer.finish().unwrap();
+        assert_eq!((written.len(), bench.packs().len(), bench.indexes()), (2, 2, 1));
+        for pack in bench.packs() {
+            let blobs = header_of(&pack, &bench.sealer).unwrap();
+            assert!(blobs.len() == 200 || blobs.len() == 30);
+            for blob in blobs {
+                let found = bench.index.find(BlobRef { kind: blob.kind, id: blob.id }).unwrap();
+                assert_eq!((found.offset, found.length), (blob.offset, blob.length));
+                let mut sealed = pack[blob.offset as usize..blob.end() as usize].to_vec();
+                let plain = bench.sealer.open_in_place(&mut sealed).unwrap();
+                assert_eq!(plain[0], blob.id.0[0], "the blob is another's");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_appended_writes_nothing_and_a_dry_run_neither() {
+        let bench = Bench::new();
+        assert!(bench.packer(false).finish().unwrap().is_empty());
+        let packer = bench.packer(true);
+        bench.fill(&packer, BlobKind::Data, 40, 1 << 20).unwrap();
+        assert!(packer.finish().unwrap().is_empty());
+        assert!(bench.memory.keys().is_empty());
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_taken_and_what_was_written_is_listed() {
+        let bench = Bench::new();
+        bench.store.add(Fault::on(Op::Put).of(ObjectKind::Pack).from_nth(3).fails_before(ErrorKind::NoSpace));
+        let packer = bench.packer(false);
+        let error = bench.fill(&packer, BlobKind::Data, 300, 1 << 20).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert_eq!(
+            packer.append(BlobKind::Data, Id([7; 32]), &[0; 20 << 20], 0).unwrap_err().kind(),
+            ErrorKind::NoSpace
+        );
+        assert_eq!(packer.finish().unwrap_err().kind(), ErrorKind::NoSpace);
+        assert_eq!((bench.packs().len(), bench.indexes()), (2, 1));
+        // A failure in the very last step, too.
+        let bench = Bench::new();
+        bench.store.add(Fault::on(Op::Put).of(ObjectKind::Pack).nth(2).fails_before(ErrorKind::Io));
+        let packer = bench.packer(false);
+        bench.fill(&packer, BlobKind::Data, 3, 1000).unwrap();
+        bench.fill(&packer, BlobKind::Tree, 3, 1000).unwrap();
+        assert_eq!(packer.finish().unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!((bench.packs().len(), bench.indexes()), (1, 1));
+    }
+}

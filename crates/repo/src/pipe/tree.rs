@@ -27,8 +27,9 @@ const GROUP_BYTES: u64 = 2 << 20;
 const SMALL_FILES_BYTES: usize = 1 << 20;
 /// Long files are read in pieces of this size; the cutter works best on whole buffers.
 const LONG_READ_BYTES: usize = 1 << 20;
-/// A change this close before the parent snapshot's start may hide behind an equal time stamp.
-const TIMESTAMP_GRAIN_NANOS: i128 = 100_000_000;
+/// A change this close before the parent snapshot's start may hide behind an equal time stamp: twice the coarsest clock
+/// tick that Linux gives its file systems.
+const TIMESTAMP_GRAIN_NANOS: i128 = 20_000_000;
 
 /// What came of the top of a walk: its node, or nothing when it could not be read.
 pub(crate) type WalkedEntry = Option<Node>;

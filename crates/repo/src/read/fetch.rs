@@ -201,3 +201,71 @@ impl<'a> Fetch<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{MasterKey, Sealer};
+    use crate::index::{BlobKind, Index};
+    use lastgood_model::{Id, PackId};
+    use lastgood_stores::MemoryStore;
+    use std::sync::Arc;
+
+    /// A reader that knows of blobs at these places: pack, offset, length.
+    fn reader(places: &[(u32, u32, u32)]) -> BlobReader {
+        let index = Index::new().unwrap();
+        for pack in 0..4 {
+            index.add_pack(PackId(Id([pack; 32]))).unwrap();
+        }
+        for (n, (pack, offset, length)) in places.iter().enumerate() {
+            index.add(blob(n), Location { pack: *pack, offset: *offset, length: *length, raw_length: 0 });
+        }
+        let sealer = Sealer::new(&MasterKey::generate().unwrap()).unwrap();
+        BlobReader::new(Arc::new(MemoryStore::new()), Arc::new(sealer), Arc::new(index))
+    }
+
+    fn blob(n: usize) -> BlobRef {
+        BlobRef { kind: BlobKind::Data, id: Id([n as u8; 32]) }
+    }
+
+    /// How many requests each read serves, for all blobs wanted `times` times.
+    fn reads(places: &[(u32, u32, u32)], times: u64) -> Vec<usize> {
+        let reader = reader(places);
+        let requests =
+            (0..places.len()).flat_map(|n| (0..times).map(move |place| FetchRequest { blob: blob(n), place }));
+        let fetch = Fetch::plan(&reader, requests, |request, _| panic!("{request:?} is in no index"));
+        fetch.ranges().iter().map(ExactSizeIterator::len).collect()
+    }
+
+    #[test]
+    fn near_blobs_are_read_together_and_far_ones_apart() {
+        // The store in memory asks for gaps of up to 4096 bytes to be read over.
+        assert_eq!(reads(&[(0, 0, 100), (0, 100, 100), (0, 4296, 100)], 1), [3]);
+        assert_eq!(reads(&[(0, 0, 100), (0, 4197, 100)], 1), [1, 1]);
+        assert_eq!(reads(&[(0, 0, 100), (1, 100, 100)], 1), [1, 1]);
+        assert_eq!(reads(&[(1, 500, 100), (0, 600, 100), (1, 0, 500)], 1), [1, 2]);
+        assert_eq!(reads(&[], 1), Vec::<usize>::new());
+        let full = RANGE_BYTES as u32;
+        assert_eq!(reads(&[(0, 0, full / 2), (0, full / 2, full / 2), (0, full, 100)], 1), [2, 1]);
+        assert_eq!(reads(&[(0, 0, full * 3), (0, full * 3, 100)], 1), [1, 1]);
+        assert_eq!(reads(&[(0, 0, 100), (0, 100, 100)], 5), [10]);
+    }
+
+    #[test]
+    fn blobs_that_are_said_to_overlap_are_read_each_by_itself() {
+        assert_eq!(reads(&[(0, 0, 1000), (0, 10, 50), (0, 500, 2000)], 1), [1, 2]);
+        assert_eq!(reads(&[(0, 0, 1000), (0, 10, 600), (0, 500, 2000)], 1), [1, 1, 1]);
+        assert_eq!(reads(&[(0, 0, 100), (0, 0, 100)], 1), [1, 1]);
+        assert_eq!(reads(&[(0, 0, u32::MAX), (0, u32::MAX - 100, 100)], 1), [1, 1]);
+    }
+
+    #[test]
+    fn a_blob_in_no_index_fails_at_once_and_the_others_are_planned() {
+        let reader = reader(&[(0, 0, 100)]);
+        let mut failed = Vec::new();
+        let requests = [blob(0), blob(9)].map(|blob| FetchRequest { blob, place: 5 });
+        let fetch = Fetch::plan(&reader, requests, |request, error| failed.push((request.blob, error.kind())));
+        assert_eq!(fetch.ranges().len(), 1);
+        assert_eq!(failed, [(blob(9), lastgood_model::ErrorKind::Corrupt)]);
+    }
+}

@@ -38,3 +38,47 @@ pub(crate) fn read_header(
 fn too_short(size: u64) -> Error {
     Error::corrupt(format!("a pack of {size} bytes is none"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+    use crate::format::BlobKind;
+    use crate::format::pack::{encode_header, trailer};
+    use lastgood_model::{ErrorKind, Id};
+    use lastgood_stores::{MemoryStore, Op, RecordStore};
+
+    #[test]
+    fn a_header_is_read_from_the_end_and_any_damage_to_it_is_told() {
+        let sealer = Sealer::new(&MasterKey::generate().unwrap()).unwrap();
+        let mut pack = sealer.seal(&[9; 50_000]).unwrap();
+        let length = pack.len() as u32;
+        let blob = IndexBlob { id: Id([1; 32]), kind: BlobKind::Data, offset: 0, length, uncompressed: None };
+        let header = sealer.seal(&encode_header(&[blob]).unwrap()).unwrap();
+        pack.extend_from_slice(&header);
+        pack.extend_from_slice(&trailer(header.len()).unwrap());
+        assert_eq!(header_of(&pack, &sealer).unwrap(), [blob]);
+
+        let store = RecordStore::new(MemoryStore::new());
+        let (id, size) = (PackId(Id([2; 32])), pack.len() as u64);
+        let key = StoreKey::new(ObjectKind::Pack, id);
+        store.put(&key, &[&pack]).unwrap();
+        let mut told = 0;
+        assert_eq!(read_header(&store, &sealer, id, size, |bytes| told += bytes).unwrap(), [blob]);
+        assert_eq!(store.counts().of(Op::GetRange).bytes, told);
+        assert!(told < 200, "{told} bytes for a header of one blob");
+
+        for at in length as usize..pack.len() {
+            let spoilt = MemoryStore::new();
+            spoilt.put(&key, &[&pack]).unwrap();
+            spoilt.damage(&key, |bytes| bytes[at] ^= 1).unwrap();
+            assert_eq!(read_header(&spoilt, &sealer, id, size, |_| ()).unwrap_err().kind(), ErrorKind::Corrupt, "{at}");
+            let bytes = spoilt.get(&key).unwrap();
+            assert_eq!(header_of(&bytes, &sealer).unwrap_err().kind(), ErrorKind::Corrupt, "{at}");
+        }
+        for short in [0, 1, 3, 4, 35, 36] {
+            assert_eq!(header_of(&pack[..short], &sealer).unwrap_err().kind(), ErrorKind::Corrupt, "{short}");
+            assert!(read_header(&store, &sealer, id, short as u64, |_| ()).is_err(), "{short}");
+        }
+    }
+}

@@ -177,3 +177,33 @@ fn decode(frame: &[u8], length: usize, plain: &mut (impl zstd_safe::WriteBuf + ?
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_must_hold_exactly_what_was_promised() {
+        let plain = vec![5; 100_000];
+        let frame = zstd::bulk::compress(&plain, 3).unwrap();
+        let mut out = vec![1, 2, 3];
+        decompress(&frame, plain.len(), &mut out).unwrap();
+        assert!(out == plain);
+        let mut exact = vec![0; plain.len()];
+        decompress_into(&frame, &mut exact).unwrap();
+        assert!(exact == plain);
+        for length in [0, 1, 99_999, 100_001, BLOB_BYTES_MAX + 1] {
+            assert_eq!(decompress(&frame, length, &mut out).unwrap_err().kind(), ErrorKind::Corrupt, "{length}");
+        }
+        for cut in [0, 1, 4, frame.len() - 1] {
+            assert_eq!(
+                decompress(&frame[..cut], plain.len(), &mut out).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "{cut}"
+            );
+        }
+        // The decoder is kept between calls, and what went wrong before must not matter to the next.
+        decompress(&frame, plain.len(), &mut out).unwrap();
+        assert!(out == plain);
+    }
+}

@@ -51,6 +51,10 @@ impl Draft {
         if path.is_empty() {
             return self.become_tree(node);
         }
+        if self.node.as_ref().is_some_and(|own| own.subtree.is_some()) {
+            // A walked tree is complete: what came on top of it would be nowhere.
+            return Err(taken(path));
+        }
         let components = split(path)?;
         let Some((last, above)) = components.split_last() else { return Err(taken(path)) };
         let mut here = self;
@@ -83,6 +87,9 @@ impl Draft {
 
     /// Takes another draft in as the directory `name`.
     pub(super) fn graft(&mut self, name: &[u8], draft: Self) -> Result<()> {
+        if self.children.contains_key(name) {
+            return Err(taken(name));
+        }
         let child = match draft.node {
             Some(mut node) if node.subtree.is_some() => {
                 node.name = name.to_vec();
@@ -90,10 +97,8 @@ impl Draft {
             }
             _ => Child::Open(draft),
         };
-        match self.children.insert(name.to_vec(), child) {
-            None => Ok(()),
-            Some(_) => Err(taken(name)),
-        }
+        self.children.insert(name.to_vec(), child);
+        Ok(())
     }
 
     /// Saves all open directories through `store`, deepest first, and returns the tree of this one.
@@ -131,4 +136,97 @@ fn split(path: &[u8]) -> Result<Vec<&[u8]>> {
 
 fn taken(path: &[u8]) -> Error {
     Error::new(ErrorKind::Conflict, format!("{:?} is written twice in one source", display_path(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::decode_tree;
+    use lastgood_model::Id;
+    use std::collections::HashMap;
+
+    fn file(size: u64) -> Node {
+        let mut node = Node::new("renamed by its path", NodeKind::File);
+        node.size = size;
+        node
+    }
+
+    fn folder(mode: u32, subtree: Option<TreeId>) -> Node {
+        let mut node = Node::new("x", NodeKind::Dir);
+        (node.mode, node.subtree) = (mode, subtree);
+        node
+    }
+
+    /// Saves a draft and reads it back: every path with its node.
+    fn saved(draft: Draft) -> Vec<(String, Node)> {
+        let mut trees: HashMap<TreeId, Vec<Node>> = HashMap::new();
+        let mut count = 0u8;
+        let mut store = |json: &[u8]| {
+            count += 1;
+            let id = TreeId(Id([count; 32]));
+            trees.insert(id, decode_tree(json)?);
+            Ok(id)
+        };
+        let root = draft.save(Time::new(5, 0), &mut store).unwrap();
+        let mut found = Vec::new();
+        let mut open = vec![(String::new(), root)];
+        while let Some((path, id)) = open.pop() {
+            for node in trees.get(&id).into_iter().flatten() {
+                let path = format!("{path}{}", node.display_name());
+                open.extend(node.subtree.map(|below| (format!("{path}/"), below)));
+                found.push((path, node.clone()));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    #[test]
+    fn directories_on_the_way_take_what_is_known_of_them_from_whoever_knows_it_first() {
+        let mut draft = Draft::default();
+        draft.insert(b"a/b/one", Vec::new(), file(1)).unwrap();
+        draft.insert(b"a/b/two", vec![folder(0o711, None), folder(0o722, None)], file(2)).unwrap();
+        draft.insert(b"a/three", vec![folder(0o733, None)], file(3)).unwrap();
+        draft.insert(b"z", Vec::new(), file(4)).unwrap();
+        let found = saved(draft);
+        let paths: Vec<&str> = found.iter().map(|(path, _)| &**path).collect();
+        assert_eq!(paths, ["a", "a/b", "a/b/one", "a/b/two", "a/three", "z"]);
+        assert_eq!((found[0].1.mode, found[1].1.mode), (0o711, 0o722));
+        assert_eq!(found.iter().map(|(_, node)| node.size).collect::<Vec<_>>(), [0, 0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_place_is_taken_once_and_a_file_is_no_directory() {
+        let mut draft = Draft::default();
+        draft.insert(b"a/b", Vec::new(), file(1)).unwrap();
+        for path in [&b"a/b"[..], b"a", b"a/b/c", b""] {
+            let node = if path.is_empty() { folder(0o700, None) } else { file(2) };
+            assert_eq!(draft.insert(path, Vec::new(), node).unwrap_err().kind(), ErrorKind::Conflict, "{path:?}");
+        }
+        for path in [&b"/"[..], b"a//b", b"..", b"a/../c", b"a/"] {
+            assert_eq!(draft.insert(path, Vec::new(), file(2)).unwrap_err().kind(), ErrorKind::Invalid, "{path:?}");
+        }
+        draft.begin_stream(b"s").unwrap();
+        assert_eq!(draft.begin_stream(b"s").unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(saved(draft).len(), 2);
+    }
+
+    #[test]
+    fn a_walked_tree_may_be_the_whole_folder_and_is_grafted_as_it_is() {
+        let walked = TreeId(Id([99; 32]));
+        let mut draft = Draft::default();
+        draft.insert(b"", Vec::new(), folder(0o750, Some(walked))).unwrap();
+        for path in [&b""[..], b"a", b"a/b"] {
+            let more = draft.insert(path, Vec::new(), folder(0o750, Some(walked)));
+            assert_eq!(more.unwrap_err().kind(), ErrorKind::Conflict, "{path:?}");
+        }
+        let mut root = Draft::default();
+        root.graft(b"files", draft).unwrap();
+        assert_eq!(root.graft(b"files", Draft::default()).unwrap_err().kind(), ErrorKind::Conflict);
+        root.graft(b"empty", Draft::default()).unwrap();
+        let found = saved(root);
+        assert_eq!(found.iter().map(|(path, _)| &**path).collect::<Vec<_>>(), ["empty", "files"]);
+        assert_eq!((found[1].1.mode, found[1].1.subtree), (0o750, Some(walked)));
+        assert_eq!((found[0].1.mode, found[0].1.mtime), (0o755, Time::new(5, 0)));
+    }
 }
