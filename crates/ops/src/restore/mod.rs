@@ -17,7 +17,7 @@ mod write;
 pub use in_place::{InPlaceReport, PlaceState};
 
 use crate::snapshots::{is_loss, manifest};
-use lastgood_model::manifest::{Manifest, Problem, SourceOutcome};
+use lastgood_model::manifest::{Manifest, Problem, ProblemKind, SourceOutcome};
 use lastgood_model::node::display_path;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
