@@ -129,7 +129,7 @@ fn entries_are_found_read_and_told_apart_from_what_is_not_there() {
 }
 
 #[test]
-fn selectors_prefer_the_application_and_step_over_what_is_damaged() {
+fn selectors_prefer_the_application_and_do_not_guess_past_a_damaged_point() {
     let (rig, store) = Rig::in_memory();
     let tree = rig.plant(&[("a", b"1")]);
     let first = rig.backup_tree().snapshot.unwrap();
@@ -154,6 +154,9 @@ fn selectors_prefer_the_application_and_step_over_what_is_damaged() {
     assert_eq!(report.parent, Some(second));
     let key = lastgood_model::store::StoreKey::new(lastgood_model::store::ObjectKind::Snapshot, second);
     store.damage(&key, |bytes| bytes[40] ^= 1).unwrap();
-    assert_eq!(picked("latest~1", Some("shop")), Ok(first));
+    for guess in ["latest", "latest~1", "app:other"] {
+        assert_eq!(picked(guess, Some("shop")), Err(ErrorKind::Corrupt), "{guess}");
+    }
+    assert_eq!(picked(&first.short(), Some("shop")), Ok(first));
     assert_eq!(picked(&second.to_string(), Some("shop")), Err(ErrorKind::Absent));
 }

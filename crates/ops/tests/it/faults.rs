@@ -124,7 +124,7 @@ fn every_call_of_a_backup_may_fail_before_or_after_it_was_done() {
                 }
             }
             let next = stage.backup(Arc::new(memory.clone())).unwrap_or_else(|e| panic!("{context}: next: {e:?}"));
-            assert!(next.complete, "{context}");
+            assert!(next.complete, "{context}: {:?} {:?}", next.problems, next.sources);
             let ids = stage.assert_whole(&memory, &format!("{context}, next run"));
             assert!(ids.contains(&next.snapshot.unwrap()), "{context}");
         }
@@ -192,7 +192,8 @@ fn a_device_that_is_full_at_any_byte_keeps_what_it_has() {
         stage.assert_whole(&memory, &context);
         assert!(memory.keys().iter().all(|key| key.kind != ObjectKind::Lock), "{context}: a lock stayed");
         memory.set_quota(None);
-        assert!(stage.backup(Arc::new(memory.clone())).unwrap().complete, "{context}");
+        let next = stage.backup(Arc::new(memory.clone())).unwrap();
+        assert!(next.complete, "{context}: {:?} {:?}", next.problems, next.sources);
         stage.assert_whole(&memory, &format!("{context}, then enough"));
     }
     assert!(refused >= 12, "{refused}");
