@@ -1,7 +1,7 @@
 //! A store that fails at every single call in turn: the backup says so, what was saved before stays whole, and the next
 //! run succeeds.
 
-use crate::rig::{Rig, backup_with, files, make_database, restore_with, sqlite};
+use crate::rig::{Rig, backup_with, files, restore_with};
 use lastgood_model::source::Source;
 use lastgood_model::store::{ObjectKind, Store};
 use lastgood_model::{ErrorKind, Result, SnapshotId};
@@ -10,13 +10,14 @@ use lastgood_ops::restore::{RestoreReport, RestoreRequest};
 use lastgood_repo::Repository;
 use lastgood_repo::crypto::Password;
 use lastgood_repo::{LockMode, OpenOptions};
+use lastgood_sources::command::CommandSource;
 use lastgood_stores::{Fault, FaultStore, MemoryStore, Op, RecordStore};
 use lastgood_testkit::compare::{TreeState, scan};
 use lastgood_testkit::rng::Rng;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A repository with one recovery point, and a tree and database that have changed since.
+/// A repository with one recovery point, and a tree and a dump that have changed since.
 struct Stage {
     rig: Rig,
     base: MemoryStore,
@@ -26,22 +27,28 @@ struct Stage {
     tree: PathBuf,
 }
 
+/// What a database would print, from a program that prints it.
+fn dump(rig: &Rig) -> Box<dyn Source> {
+    let argv = vec!["cat".to_owned(), rig.path("dump").display().to_string()];
+    Box::new(CommandSource::new("dump", argv, "rows"))
+}
+
 impl Stage {
     fn set() -> Self {
         let (rig, base) = Rig::in_memory();
         let mut rng = Rng::new(1);
         let tree = rig.plant(&[("old/a", &rng.bytes(60_000)), ("old/b", b"small"), ("changed", &rng.text(9000))]);
-        make_database(&rig.path("app.db"), 40);
-        let sources = [files("files", [tree.clone()]), sqlite("db", &rig.path("app.db"))];
+        fs_err::write(rig.path("dump"), rng.text(30_000)).unwrap();
+        let sources = [files("files", [tree.clone()]), dump(&rig)];
         let first = rig.backup(&sources).unwrap().snapshot.unwrap();
         let then = scan(&tree).unwrap();
         rig.plant(&[("changed", &rng.text(9500)), ("new/c", &rng.bytes(200_000)), ("new/d", &rng.text(4000))]);
-        crate::rig::add_rows(&rig.path("app.db"), 10);
+        fs_err::write(rig.path("dump"), rng.text(31_000)).unwrap();
         Self { rig, base, first, then, tree }
     }
 
     fn sources(&self) -> [Box<dyn Source>; 2] {
-        [files("files", [self.tree.clone()]), sqlite("db", &self.rig.path("app.db"))]
+        [files("files", [self.tree.clone()]), dump(&self.rig)]
     }
 
     fn open(&self, store: Arc<dyn Store>) -> Result<Arc<Repository>> {
