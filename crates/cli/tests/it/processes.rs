@@ -90,7 +90,8 @@ fn two_backups_at_once_both_make_a_whole_point() {
     let (one, two) = (begin(), begin());
     for child in [one, two] {
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = [output.stdout, output.stderr].concat();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&told));
     }
     assert_eq!(shop.snapshots().len(), 3);
     shop.run(["verify"]).ok();
