@@ -100,7 +100,7 @@ fn links_planted_in_the_target_are_not_written_through() {
 }
 
 #[test]
-fn five_thousand_levels_are_restored_and_proven() {
+fn five_thousand_levels_are_restored_and_removed_again() {
     let (rig, _) = Rig::in_memory();
     let forge = rig.smith();
     let leaf = forge.data(&[b"at the bottom"])[0];

@@ -543,6 +543,20 @@ fn a_store_that_flips_bits_or_ends_early_costs_files_and_never_a_wrong_byte() {
 }
 
 #[test]
+fn a_tree_deeper_than_any_path_may_be_long_is_restored_exactly() {
+    use lastgood_testkit::tree_fixture::{Options, build};
+    let (rig, _) = Rig::in_memory();
+    let tree = rig.path("tree");
+    let options = Options { small_files: 16, large_bytes: 1000, beyond_path_max: true, ..Options::default() };
+    build(&tree, &options).unwrap();
+    let report = rig.backup_tree();
+    assert!(report.complete, "{:?}", report.problems);
+    let restored = rig.restore(report.snapshot.unwrap(), "to").unwrap();
+    assert_eq!((restored.failures_total, restored.problems_total), (0, 0), "{restored:?}");
+    assert_identical(&tree, &rig.restored("to", "files", &tree));
+}
+
+#[test]
 fn a_restore_watches_for_the_wish_to_stop() {
     let (rig, _) = Rig::in_memory();
     rig.plant(&[("a", b"x")]);
