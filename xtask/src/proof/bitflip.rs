@@ -36,7 +36,7 @@ pub(crate) struct Options {
 }
 
 /// Objects up to this size have every byte flipped.
-const EVERY_BYTE_UP_TO: usize = 4096;
+const EVERY_BYTE_UP_TO: usize = 640;
 /// Places sampled in larger ones, beside both ends.
 const PLACES: usize = 48;
 /// Bytes at both ends that are always flipped; a pack's header and its length are at the end.

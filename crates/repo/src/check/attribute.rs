@@ -241,13 +241,18 @@ impl<'a> Attribution<'a> {
 
     /// Where a reference leads, and the findings that lie on the way.
     fn follow_blob(&self, blob: BlobRef, hits: &mut HashSet<u32>) -> Leads {
-        let Some(location) = self.packs.index.find(blob) else {
+        let Some(mut location) = self.packs.index.find(blob) else {
             hits.insert(self.missing(blob));
             return Leads::Nowhere;
         };
         if let Some(finding) = self.faults.at(&location) {
-            hits.insert(finding);
-            return Leads::Nowhere;
+            // Stored again since: readers find it at its other place, and no path is lost.
+            let sound = self.packs.index.spares(blob).into_iter().find(|spare| self.faults.at(spare).is_none());
+            let Some(spare) = sound else {
+                hits.insert(finding);
+                return Leads::Nowhere;
+            };
+            location = spare;
         }
         if self.packs.all[location.pack as usize].told_by == ToldBy::Header {
             // Whole, but nobody finds it without the index.

@@ -8,6 +8,9 @@
 //! chance of n²/2⁹⁷ (a hundred million blobs: 6·10⁻¹⁴), and nobody can prepare files to collide, not knowing the
 //! secret. Whatever is read is verified against its full id, so a confusion could not restore a wrong byte.
 //!
+//! A blob that is stored more than once is found at the place that was entered first; the other places are remembered
+//! aside ([`Index::spares`]), for when that one turns out to be lost or damaged.
+//!
 //! [`Index::claim`] also settles which of several threads stores a new blob, so that none is stored twice in one run.
 
 mod cache;
@@ -20,6 +23,7 @@ pub use crate::format::blob::BlobKind;
 use crate::crypto::random;
 use lastgood_model::{BlobId, Error, ErrorKind, Id, PackId, Result, TreeId};
 use shard::{Entry, Key, Shard};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 256;
@@ -86,6 +90,8 @@ pub struct Index {
     packs: RwLock<Vec<PackId>>,
     /// Packs that no readable index file lists; they are known by their own headers.
     unlisted: Mutex<Vec<PackId>>,
+    /// Further places of blobs that are stored more than once: few, and asked for only when the first is of no use.
+    spares: Mutex<HashMap<Key, Vec<Location>>>,
     secret: [u128; 3],
 }
 
@@ -105,7 +111,13 @@ impl Index {
             *word = u128::from_le_bytes(*chunk) | 1;
         }
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Ok(Self { shards, packs: RwLock::new(Vec::new()), unlisted: Mutex::default(), secret })
+        Ok(Self {
+            shards,
+            packs: RwLock::new(Vec::new()),
+            unlisted: Mutex::default(),
+            spares: Mutex::default(),
+            secret,
+        })
     }
 
     /// Multiplicative universal hashing over the two halves of an id (Dietzfelbinger et al., 1997), of which the upper,
@@ -129,12 +141,16 @@ impl Index {
     pub fn find(&self, blob: impl Into<BlobRef>) -> Option<Location> {
         let key = self.key(&blob.into());
         let entry = self.shard(key).find(key)?;
-        (entry.pack != IN_FLIGHT).then_some(Location {
-            pack: entry.pack,
-            offset: entry.offset,
-            length: entry.length,
-            raw_length: entry.raw_length,
-        })
+        (entry.pack != IN_FLIGHT).then(|| entry.location())
+    }
+
+    /// The places of a blob beside the one that [`Index::find`] tells.
+    pub fn spares(&self, blob: impl Into<BlobRef>) -> Vec<Location> {
+        let spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        if spares.is_empty() {
+            return Vec::new();
+        }
+        spares.get(&self.key(&blob.into())).cloned().unwrap_or_default()
     }
 
     /// True when a blob is stored or on its way.
@@ -178,16 +194,25 @@ impl Index {
         self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Enters where a blob is stored. A blob that already has a place keeps it.
+    /// Enters where a blob is stored. A blob that already has a place keeps it, and this one becomes a spare.
     pub fn add(&self, blob: impl Into<BlobRef>, location: Location) {
         let key = self.key(&blob.into());
-        self.shard(key).settle(Entry {
-            key,
-            pack: location.pack,
-            offset: location.offset,
-            length: location.length,
-            raw_length: location.raw_length,
-        });
+        let Location { pack, offset, length, raw_length } = location;
+        let known = self.shard(key).settle(Entry { key, pack, offset, length, raw_length });
+        if let Some(known) = known.map(|entry| entry.location())
+            && !self.is_same_place(&known, &location)
+        {
+            let mut spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+            let spares = spares.entry(key).or_default();
+            if !spares.iter().any(|spare| self.is_same_place(spare, &location)) {
+                spares.push(location);
+            }
+        }
+    }
+
+    /// Whether two entries tell of the same bytes; index files that overlap list a pack twice.
+    fn is_same_place(&self, a: &Location, b: &Location) -> bool {
+        a.offset == b.offset && (a.pack == b.pack || self.pack(a.pack) == self.pack(b.pack))
     }
 
     /// The name of a pack by ordinal.
@@ -270,6 +295,26 @@ mod tests {
         assert_eq!(index.find(blob(1)), Some(place));
         index.add(blob(1), Location { offset: 8, ..place });
         assert_eq!(index.find(blob(1)), Some(place));
+    }
+
+    #[test]
+    fn further_places_are_spares_and_the_same_place_told_twice_is_not() {
+        let index = Index::new().unwrap();
+        let pack = index.add_pack(PackId(Id([1; 32]))).unwrap();
+        let same = index.add_pack(PackId(Id([1; 32]))).unwrap();
+        let other = index.add_pack(PackId(Id([2; 32]))).unwrap();
+        let first = Location { pack, offset: 7, length: 40, raw_length: 9 };
+        index.add(blob(1), first);
+        index.add(blob(1), Location { pack: same, ..first });
+        assert!(index.spares(blob(1)).is_empty());
+        let second = Location { pack: other, ..first };
+        for _ in 0..2 {
+            index.add(blob(1), second);
+            index.compact();
+        }
+        assert_eq!(index.find(blob(1)), Some(first));
+        assert_eq!(index.spares(blob(1)), [second]);
+        assert!(index.spares(blob(2)).is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One shard of the index: a sorted array without slack, and a small map of recent additions.
 
+use super::Location;
 use hashbrown::HashMap;
 
 /// 96 bits of a keyed hash; the first word's top byte chose the shard.
@@ -13,6 +14,12 @@ pub(super) struct Entry {
     pub(super) offset: u32,
     pub(super) length: u32,
     pub(super) raw_length: u32,
+}
+
+impl Entry {
+    pub(super) fn location(&self) -> Location {
+        Location { pack: self.pack, offset: self.offset, length: self.length, raw_length: self.raw_length }
+    }
 }
 
 /// Keys are hashes already; hashing them again would be waste.
@@ -83,19 +90,23 @@ impl Shard {
         self.recent.insert(entry.key, entry);
     }
 
-    /// Gives a blob its place, unless it has one.
-    pub(super) fn settle(&mut self, entry: Entry) {
+    /// Gives a blob its place, unless it has one, which is then returned.
+    pub(super) fn settle(&mut self, entry: Entry) -> Option<Entry> {
         if let Some(known) = self.recent.get_mut(&entry.key) {
-            if known.pack == super::IN_FLIGHT {
-                self.in_flight -= 1;
-                *known = entry;
+            if known.pack != super::IN_FLIGHT {
+                return Some(*known);
             }
-        } else if self.position(entry.key).is_none() {
+            self.in_flight -= 1;
+            *known = entry;
+        } else if let Some(known) = self.position(entry.key) {
+            return Some(self.sorted[known]);
+        } else {
             self.recent.insert(entry.key, entry);
         }
         if self.recent.len() - self.in_flight > 64 + self.sorted.len() / 8 {
             self.merge();
         }
+        None
     }
 
     pub(super) fn merge(&mut self) {

@@ -141,19 +141,13 @@ impl<'a> Fetch<'a> {
         let start = u64::from(first.location.offset);
         let length = (u64::from(last.location.offset) + u64::from(last.location.length) - start) as usize;
         let key = StoreKey::new(ObjectKind::Pack, self.reader.index.pack(first.location.pack));
-        let whole = self.reader.store.get_range(&key, start, length, bytes).map_err(pack_is_gone);
-        if let Err(error) = &whole
-            && located.len() > 1
-        {
-            // A pack cut short spoils only the blobs beyond the cut: each is tried alone.
+        if let Err(error) = self.reader.store.get_range(&key, start, length, bytes) {
+            // A pack cut short spoils only the blobs beyond the cut, and some may lie in another pack too: each is tried
+            // alone.
             tracing::debug!(pack = %key.id, error = %error.chain(), "range is unreadable; reading blob by blob");
             for one in located {
                 self.run_one(one, &key, bytes, plain, arrived, failed)?;
             }
-            return Ok(());
-        }
-        if let Err(error) = whole {
-            failed(first.request, error.context(format!("read pack {}", key.id)));
             return Ok(());
         }
         let mut opened: Option<(BlobRef, Result<()>)> = None;
@@ -162,8 +156,12 @@ impl<'a> Fetch<'a> {
             if fresh {
                 let from = (u64::from(one.location.offset) - start) as usize;
                 let envelope = &mut bytes[from..from + one.location.length as usize];
-                let outcome = self.reader.open(&one.request.blob, &one.location, envelope, plain);
-                opened = Some((one.request.blob, outcome.with_context(|| format!("read pack {}", key.id))));
+                let outcome = self
+                    .reader
+                    .open(&one.request.blob, &one.location, envelope, plain)
+                    .with_context(|| format!("read pack {}", key.id))
+                    .or_else(|error| self.reader.from_spare(&one.request.blob, error).map(|found| *plain = found));
+                opened = Some((one.request.blob, outcome));
             }
             match &opened {
                 Some((_, Ok(()))) => arrived(one.request.place, plain)?,
@@ -191,7 +189,8 @@ impl<'a> Fetch<'a> {
             .get_range(key, u64::from(one.location.offset), one.location.length as usize, bytes)
             .map_err(pack_is_gone)
             .and_then(|()| self.reader.open(&one.request.blob, &one.location, bytes, plain))
-            .with_context(|| format!("read pack {}", key.id));
+            .with_context(|| format!("read pack {}", key.id))
+            .or_else(|error| self.reader.from_spare(&one.request.blob, error).map(|found| *plain = found));
         match outcome {
             Ok(()) => arrived(one.request.place, plain),
             Err(error) => {

@@ -45,13 +45,30 @@ impl BlobReader {
         Self { store, sealer, index }
     }
 
-    /// The plaintext of a blob, verified against its id.
+    /// The plaintext of a blob, verified against its id. Of one that is stored more than once, any sound place serves.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] when the index does not know it, or what is stored is not it.
     pub fn blob(&self, blob: impl Into<BlobRef>) -> Result<Vec<u8>> {
         let blob = blob.into();
         let location = self.index.find(blob).ok_or_else(|| missing(&blob))?;
+        self.blob_at(&blob, &location).or_else(|error| self.from_spare(&blob, error))
+    }
+
+    /// Looks for a blob at its other places after the first has failed with `error`, which is returned when none has it.
+    pub(crate) fn from_spare(&self, blob: &BlobRef, error: Error) -> Result<Vec<u8>> {
+        if error.kind() != ErrorKind::Corrupt {
+            return Err(error);
+        }
+        let spares = self.index.spares(*blob);
+        let found = spares.iter().find_map(|location| self.blob_at(blob, location).ok());
+        if found.is_some() {
+            tracing::debug!(error = %error.chain(), "{} {} was read from another pack", noun(blob.kind), blob.id.short());
+        }
+        found.ok_or(error)
+    }
+
+    fn blob_at(&self, blob: &BlobRef, location: &Location) -> Result<Vec<u8>> {
         let key = StoreKey::new(ObjectKind::Pack, self.index.pack(location.pack));
         let act = || format!("read {} {} from pack {}", noun(blob.kind), blob.id.short(), key.id);
         let mut envelope = Vec::new();
@@ -60,7 +77,7 @@ impl BlobReader {
             .map_err(pack_is_gone)
             .with_context(act)?;
         let mut plain = Vec::new();
-        self.open(&blob, &location, &mut envelope, &mut plain).with_context(act)?;
+        self.open(blob, location, &mut envelope, &mut plain).with_context(act)?;
         Ok(plain)
     }
 
