@@ -23,9 +23,6 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
     let corpus = corpus::tree(&bench.options.tree, &bench.corpus, bench.options.shrink)?;
     let paths = &corpus.paths;
     eprintln!("{} entries, {:.2} GB in {paths:?}", corpus.entries, corpus.bytes as f64 / 1e9);
-    // Warms the cache; through `cat`, or tar would notice that nobody reads and skip the content.
-    prepare(&Job::shell("tar -cf - \"$@\" 2>/dev/null | cat >/dev/null", paths))?;
-
     let (mut ours, mut restics, mut limits) = (Steps::default(), Steps::default(), Steps::default());
     for run in 0..bench.options.runs {
         eprintln!("run {} of {}", run + 1, bench.options.runs);
@@ -36,7 +33,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         let repository = bench.fresh("restic")?.join("repo");
         prepare(&bench.restic(&repository, &["init"])?)?;
         let plain = bench.fresh("plain")?;
-        let go = |label: &str, job: &Job| time(label, job, bench.scratch);
+        let go = |label: &str, job: &Job| time(label, job, bench.scratch, paths);
+        let go_from = |label: &str, job: &Job, read: &PathBuf| time(label, job, bench.scratch, &[read]);
         let backup = |more: &[&str]| {
             let mut arguments = vec!["backup"];
             arguments.extend(more);
@@ -61,15 +59,21 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         restics.force.push(go("restic, --force", &backup(&["--force"])?)?);
 
         let target = bench.fresh("restored")?.join("to");
-        ours.restore.push(go("lastgood, restore", &bench.lastgood(&lastgood, lastgood.restore("latest", &target)))?);
+        ours.restore.push(go_from(
+            "lastgood, restore",
+            &bench.lastgood(&lastgood, lastgood.restore("latest", &target)),
+            &lastgood.repository,
+        )?);
         if run == 0 {
             compare_restored(paths, &target)?;
         }
         remove(&target)?;
         let text = target.to_str().context("the scratch folder's path is not text")?;
-        restics
-            .restore
-            .push(go("restic, restore", &bench.restic(&repository, &["restore", "latest", "--target", text])?)?);
+        restics.restore.push(go_from(
+            "restic, restore",
+            &bench.restic(&repository, &["restore", "latest", "--target", text])?,
+            &repository,
+        )?);
         remove(&target)?;
         fs_err::create_dir_all(&target)?;
         let mut arguments = vec![target.clone()];
@@ -78,8 +82,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         limits.restore.push(go("cp -a", &Job::shell(copy, &arguments))?);
         remove(&target)?;
 
-        ours.verify.push(go("lastgood, verify", &bench.lastgood(&lastgood, lastgood.verify()))?);
-        restics.verify.push(go("restic, check --read-data", &bench.restic(&repository, &["check", "--read-data"])?)?);
+        ours.verify.push(go_from(
+            "lastgood, verify",
+            &bench.lastgood(&lastgood, lastgood.verify()),
+            &lastgood.repository,
+        )?);
+        restics.verify.push(go_from(
+            "restic, check --read-data",
+            &bench.restic(&repository, &["check", "--read-data"])?,
+            &repository,
+        )?);
     }
     let archive = "tar \\| zstd -3 -T2";
     let rows = vec![

@@ -5,6 +5,7 @@ use super::report::{Row, Table};
 use super::{Bench, corpus};
 use crate::program::{Lastgood, Source};
 use anyhow::{Context, Result};
+use std::path::PathBuf;
 
 /// How much of the archive is taken.
 const LARGE_BYTES: u64 = 2 << 30;
@@ -31,11 +32,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         let repository = bench.fresh("restic")?.join("repo");
         prepare(&bench.restic(&repository, &["init"])?)?;
         let plain = bench.fresh("plain")?;
-        let go = |label: &str, job: &Job| time(label, job, bench.scratch);
-        ours.push(go("lastgood, large file", &bench.lastgood(&lastgood, lastgood.backup(false)))?);
-        restics.push(go("restic, large file", &bench.restic(&repository, &["backup", text])?)?);
+        let go = |label: &str, job: &Job, read: &PathBuf| time(label, job, bench.scratch, &[read]);
+        ours.push(go("lastgood, large file", &bench.lastgood(&lastgood, lastgood.backup(false)), &file)?);
+        restics.push(go("restic, large file", &bench.restic(&repository, &["backup", text])?, &file)?);
         let packed = plain.join("large.zst");
-        limits.push(go("zstd, large file", &Job::shell("zstd -q -3 -T2 \"$1\" -o \"$2\"", [&file, &packed]))?);
+        limits.push(go("zstd, large file", &Job::shell("zstd -q -3 -T2 \"$1\" -o \"$2\"", [&file, &packed]), &file)?);
         bytes.push(bytes_of(&lastgood.repository)? as f64);
         restic_bytes.push(bytes_of(&repository)? as f64);
         limit_bytes.push(bytes_of(&packed)? as f64);
@@ -43,10 +44,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         restored.push(go(
             "lastgood, large file restored",
             &bench.lastgood(&lastgood, lastgood.restore("latest", &target)),
+            &lastgood.repository,
         )?);
         let back = Lastgood::restored_tree(&target, "large", &file);
         prepare(&Job::shell("cmp \"$1\" \"$2\"", [&file, &back]))?;
-        copied.push(go("cp, large file", &Job::shell("cp -a \"$1\" \"$2\"", [&file, &plain.join("copy")]))?);
+        copied.push(go("cp, large file", &Job::shell("cp -a \"$1\" \"$2\"", [&file, &plain.join("copy")]), &file)?);
     }
     let rows = vec![
         Row::time("one large file, first", &ours)

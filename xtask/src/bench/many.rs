@@ -36,7 +36,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         ("many, restore", lastgood.restore("latest", &target)),
     ] {
         let mut samples = Samples::default();
-        samples.push(time(what, &bench.lastgood(&lastgood, words), bench.scratch)?);
+        samples.push(time(what, &bench.lastgood(&lastgood, words), bench.scratch, &[""; 0])?);
         rows.push(Row::memory(what, &samples));
     }
     let subject = format!("{} files of about 100 bytes in {folders} folders, once.", folders * FILES_IN_FOLDER);

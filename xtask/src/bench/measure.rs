@@ -94,14 +94,19 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// Runs a job once, after all that was written before has reached the disk.
-pub(super) fn measure(label: &str, job: &Job, scratch: &Path) -> Result<Sample> {
+/// Runs a job once, after all that was written before has reached the disk and everything at `warm` has been read, so
+/// that it is in the file cache for whoever comes next, however long the one before took.
+pub(super) fn measure<P: AsRef<OsStr>>(label: &str, job: &Job, scratch: &Path, warm: &[P]) -> Result<Sample> {
     const TIME: &str = "/usr/bin/time";
     if !Path::new(TIME).is_file() {
         bail!("{TIME} is missing: run `cargo xtask setup`");
     }
     let (counts, said) = (scratch.join("time.txt"), scratch.join("said.txt"));
     rustix::fs::sync();
+    if !warm.is_empty() {
+        // Through `cat`, or tar would notice that nobody reads and skip the content.
+        prepare(&Job::shell("tar -cf - \"$@\" 2>/dev/null | cat >/dev/null", warm))?;
+    }
     let log = fs_err::File::create(&said)?;
     let mut command = Command::new(TIME);
     command.args(["-q", "-f", "%U %S %M", "-o"]).arg(&counts).arg("--").args(&job.words);
@@ -162,10 +167,10 @@ mod tests {
     fn memory_and_time_are_of_the_process_and_failure_is_told_with_its_words() {
         let dir = tempfile::tempdir().unwrap();
         let job = Job::shell("head -c \"$1\" /dev/zero | tail -c \"$1\" | cksum >/dev/null", ["50000000"]);
-        let sample = measure("tail", &job, dir.path()).unwrap();
+        let sample = measure("tail", &job, dir.path(), &[""; 0]).unwrap();
         assert!((40 << 20..300 << 20).contains(&sample.rss_bytes), "{sample:?}");
         assert!(sample.wall_s > 0.0 && sample.cpu_s < 60.0);
-        let error = measure("broken", &Job::shell("echo why; false | cat", [""; 0]), dir.path()).unwrap_err();
+        let error = measure("broken", &Job::shell("echo why; false | cat", [""; 0]), dir.path(), &[""; 0]).unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         let lastgood = Lastgood::new(&bench.lastgood, &folder, &folder.join("repo"), &[source])?;
         prepare(&bench.lastgood(&lastgood, lastgood.init()))?;
         let plain = bench.fresh("plain")?;
-        let go = |label: &str, job: &Job| time(label, job, bench.scratch);
+        let go = |label: &str, job: &Job| time(label, job, bench.scratch, &[&live]);
 
         ours.push(go("lastgood, database", &bench.lastgood(&lastgood, lastgood.backup(false)))?);
         let dump = plain.join("dump.db");
