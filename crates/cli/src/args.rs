@@ -178,7 +178,7 @@ A recovery point is named by `latest`, `latest~2`, the beginning of its id, `bef
 
 Examples:
   lastgood restore latest --to ./restored
-  lastgood restore latest --to ./restored --source uploads --path logo.png
+  lastgood restore latest --to ./restored --path /srv/shop/uploads/logo.png
   lastgood restore before:2026-05-01 --in-place
   lastgood restore latest --repo /mnt/backups --key-file lastgood.key --to ./restored")]
 pub(crate) struct Restore {
@@ -186,7 +186,7 @@ pub(crate) struct Restore {
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshot: String,
     /// Restore below this folder, as DIR/<source>/…
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place", conflicts_with = "in_place")]
+    #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
     pub(crate) to: Option<PathBuf>,
     /// Restore to where everything came from; shows a plan first
     #[arg(long)]
@@ -194,7 +194,7 @@ pub(crate) struct Restore {
     /// Only this source; may be given several times
     #[arg(long = "source", value_name = "SOURCE")]
     pub(crate) sources: Vec<String>,
-    /// Only this path and what is below it; may be given several times
+    /// Only this path and what is below it: the original absolute path, or `<source>/…`; may be given several times
     #[arg(long = "path", value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
     /// Overwrite what is there and differs
@@ -245,7 +245,7 @@ pub(crate) struct Ls {
     /// Which recovery point
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshot: String,
-    /// What to list: `<source>/…` [default: the sources]
+    /// What to list: `<source>/…` or an original absolute path [default: the sources]
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<OsString>,
     /// Modes, owners, sizes and times
@@ -262,7 +262,7 @@ pub(crate) struct Cat {
     /// Which recovery point
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshot: String,
-    /// The file: `<source>/…`
+    /// The file: `<source>/…` or its original absolute path
     #[arg(value_name = "PATH")]
     pub(crate) path: OsString,
 }
@@ -272,7 +272,8 @@ pub(crate) struct Cat {
 #[command(after_help = "\
 Examples:
   lastgood find '*.jpg'                            by name, in the newest recovery point
-  lastgood find 'uploads/**/2026/*' --snapshot all by path, in all of them")]
+  lastgood find 'uploads/**/2026/*' --snapshot all by path, in all of them
+  lastgood find '/srv/shop/uploads/**'             by original path")]
 pub(crate) struct Find {
     /// A pattern with *, ?, [..] and {a,b}. With a slash it must fit the whole path, else the name
     #[arg(value_name = "PATTERN")]
@@ -296,7 +297,7 @@ pub(crate) struct Diff {
     /// The newer recovery point
     #[arg(value_name = "B")]
     pub(crate) new: String,
-    /// Only below this path: `<source>/…`
+    /// Only below this path: `<source>/…` or an original absolute path
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<OsString>,
     /// Only the totals

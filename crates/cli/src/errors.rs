@@ -45,6 +45,11 @@ impl Failure {
         }
     }
 
+    /// True for a slip in the words or the config: nothing was begun, and it says nothing of what is protected.
+    pub(crate) fn is_slip(&self) -> bool {
+        self.exit_code() == ExitCode::Usage
+    }
+
     fn message(&self) -> String {
         match self {
             Self::Error(error) => error.message().to_owned(),
@@ -155,7 +160,7 @@ fn general_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Corrupt => {
             "`lastgood check` and `lastgood verify` tell what is damaged, and which recovery points are sound"
         }
-        ErrorKind::Cancelled => "nothing half-made is visible; run the same command again",
+        ErrorKind::Cancelled => "no half-made recovery point is visible; run the same command again",
         ErrorKind::Io => "`lastgood doctor` looks for whatever stands in the way",
         ErrorKind::Bug => "this is a defect of lastgood; please report it with the whole message",
         _ => return None,

@@ -58,7 +58,8 @@ fn start() -> ExitCode {
         Err(failure) => {
             let code = failure.exit_code();
             // After a signal nothing more is read: the user wants to be gone.
-            let protection = if run.stop.is_stopped() { None } else { run.protection() };
+            let is_asked = !run.stop.is_stopped() && !failure.is_slip();
+            let protection = is_asked.then(|| run.protection()).flatten();
             failure.tell(&run.out, protection.as_ref());
             code
         }

@@ -1,7 +1,7 @@
 //! One run of the program: flags, config and environment taken together, and the repository that was meant.
 
 use crate::args::Global;
-use crate::config::{Config, LoadError, RepositoryConfig, SecretRef, nearest};
+use crate::config::{Config, LoadError, RepositoryConfig, SecretRef, nearest, secret};
 use crate::errors::Failure;
 use crate::local::cache_folder;
 use crate::output::Out;
@@ -14,7 +14,6 @@ use lastgood_model::{Context, Error, ErrorKind, Monitor, Result};
 use lastgood_repo::{Compression, OpenOptions, Repository, Snapshot};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Flags, outputs, and what is known so far for the case of a failure.
@@ -94,7 +93,9 @@ impl Run {
 
     fn needs_no_config(&self) -> bool {
         let place = self.global.repo.as_deref().is_some_and(looks_like_place);
-        place && (self.global.key_file.is_some() || key_of_environment().is_some()) && self.global.config.is_none()
+        place
+            && (self.global.key_file.is_some() || SecretRef::of_environment().is_some())
+            && self.global.config.is_none()
     }
 
     /// The config, which must be there.
@@ -166,7 +167,8 @@ impl Run {
     }
 
     fn configured(&self, config: &RepositoryConfig) -> Chosen {
-        let key = self.key_of_flag().or_else(|| config.key.clone()).or_else(key_of_environment);
+        // The environment's key lies over the file's already.
+        let key = self.key_of_flag().or_else(|| config.key.clone());
         Chosen { name: Some(config.name.clone()), place: config.place.clone(), key, compression: config.compression }
     }
 
@@ -189,7 +191,7 @@ impl Run {
         if let Some(config) = configured.iter().find(|r| r.place == place) {
             return Ok(self.configured(config));
         }
-        let key = self.key_of_flag().or_else(key_of_environment);
+        let key = self.key_of_flag().or_else(SecretRef::of_environment);
         Ok(Chosen { name: None, place, key, compression: Compression::default() })
     }
 
@@ -212,12 +214,24 @@ impl Run {
             self.out.note(format!("warning: {warning}; {hint}"));
         }
         let store = chosen.place.store(&self.monitor())?;
-        let repository = Repository::open(store, &password, self.open_options()).map_err(|error| {
-            if error.kind() == ErrorKind::WrongKey {
-                return error.context(format!("open the repository at {} with {}", chosen.place, key.describe()));
-            }
-            error
-        })?;
+        let repository =
+            Repository::open(store, &password, self.open_options()).map_err(|error| match error.kind() {
+                ErrorKind::WrongKey => {
+                    let error =
+                        error.context(format!("open the repository at {} with {}", chosen.place, key.describe()));
+                    match secret::has_blanks_around(&password) {
+                        true => error.with_hint(
+                            "spaces before or after the key count as part of it: remove them there, if they are a slip",
+                        ),
+                        false => error,
+                    }
+                }
+                ErrorKind::NoRepository => match chosen.place.hint_of_absence(chosen.name.is_some()) {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                },
+                _ => error,
+            })?;
         let repository = Arc::new(repository);
         self.stakes.lock().unwrap_or_else(PoisonError::into_inner).repository = Some(repository.clone());
         Ok(repository)
@@ -234,15 +248,6 @@ impl Run {
     pub(crate) fn pick(&self, repository: &Repository, selector: &str, app: Option<&str>) -> Result<Snapshot> {
         let selector: Selector = selector.parse()?;
         lastgood_ops::snapshots::pick(repository, &selector, app)
-    }
-}
-
-/// The key as the environment names it: for repositories that have none in the config.
-pub(crate) fn key_of_environment() -> Option<SecretRef> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    match set("LASTGOOD_KEY_FILE") {
-        Some(path) => Some(SecretRef::File(PathBuf::from(path))),
-        None => set("LASTGOOD_KEY").map(|_| SecretRef::Env("LASTGOOD_KEY".to_owned())),
     }
 }
 

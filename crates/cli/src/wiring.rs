@@ -56,6 +56,31 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What to do when no repository is here, and better than making one where one is expected: `expected` is true when
+    /// the config says so. Its key was found, so that most likely recovery points were made.
+    pub(crate) fn hint_of_absence(&self, expected: bool) -> Option<String> {
+        let folder = self.folder()?;
+        let init = "Only where there never was one, make it with `lastgood init`";
+        let is_empty = match fs_err::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let gone = "the config says that a repository is there, but the folder is gone: is its disk mounted, or was it moved?";
+                return expected.then(|| format!("{gone} {init}"));
+            }
+            Err(_) => return None,
+        };
+        match (is_empty, expected) {
+            (true, _) => Some(format!("the folder is there, but empty: is its disk mounted? {init}")),
+            (false, true) => Some(
+                "the folder holds something else: correct `url` in the config, or bring the repository back there"
+                    .to_owned(),
+            ),
+            (false, false) => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -107,10 +132,27 @@ pub(crate) fn sources(config: &Config, wanted: &[String], never: &[PathBuf]) -> 
         }
     }
     let chosen = config.sources.iter().filter(|s| wanted.is_empty() || wanted.contains(&s.name));
-    chosen.map(|s| source(s, never)).collect()
+    chosen.map(|s| source_of(config, s, never)).collect()
 }
 
-/// One source of a config.
+/// One source of a config, with what it refers to looked at first, so that a slip is told in its place.
+pub(crate) fn source_of(config: &Config, one: &SourceConfig, never: &[PathBuf]) -> Result<Box<dyn Source>> {
+    if let SourceSpec::Files { exclude_files, .. } = &one.spec
+        && let Some(file) = exclude_files.iter().find(|file| !file.exists() || file.is_dir())
+    {
+        let origin = config.origin_of(&["source", &one.name, "exclude_files"]).unwrap_or("the config");
+        let message = format!(
+            "{origin}: `exclude_files` of source {:?} names {}, which is not a file",
+            one.name,
+            display_path(file.as_os_str().as_bytes())
+        );
+        return Err(Error::invalid(message)
+            .with_hint("correct the path, or make the file: what it names would be captured without it"));
+    }
+    source(one, never)
+}
+
+/// One source by its settings alone.
 pub(crate) fn source(config: &SourceConfig, never: &[PathBuf]) -> Result<Box<dyn Source>> {
     let name = config.name.clone();
     let act = || format!("set up source {:?}", config.name);

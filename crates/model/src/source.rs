@@ -22,6 +22,12 @@ pub trait Source: Send + Sync {
     /// Looks whether a capture could work now, without changing anything.
     fn probe(&self) -> Result<Vec<Finding>>;
 
+    /// Looks closer than [`Source::probe`], for a person who asks: what a capture would miss as well, as far as a
+    /// bounded sample tells. The same without a source's own idea of it.
+    fn examine(&self) -> Result<Vec<Finding>> {
+        self.probe()
+    }
+
     /// Writes the source's state at one consistent moment into `sink`. `Ok` means all of it is there, apart from what
     /// was reported to `monitor` as a [`crate::manifest::Problem`]; `Err` means the source is absent as a whole from
     /// the recovery point, whatever was written.

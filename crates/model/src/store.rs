@@ -147,6 +147,13 @@ pub trait Store: Send + Sync + fmt::Debug {
         let _ = older_than;
         Ok(Swept::default())
     }
+
+    /// Tries whether objects of every kind could be written now: writes some bytes in the way in which objects are
+    /// written, and takes them away again. Readers never see them, and [`Store::sweep`] removes what a killed probe
+    /// leaves.
+    fn probe(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -182,6 +189,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn sweep(&self, older_than: Duration) -> Result<Swept> {
         (**self).sweep(older_than)
+    }
+    fn probe(&self) -> Result<()> {
+        (**self).probe()
     }
 }
 

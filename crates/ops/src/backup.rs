@@ -4,6 +4,7 @@
 //! same point. A source that fails is left out as a whole and named in the manifest; the others are still saved, and
 //! the report says that the point is incomplete. When every source failed there is no point.
 
+use crate::emptied::{self, Emptied};
 use crate::restore_notes;
 use crate::snapshots::{APP_TAG, app_of};
 use lastgood_model::manifest::{Manifest, Problem, SourceOutcome, SourceRecord};
@@ -54,6 +55,8 @@ pub struct BackupReport {
     pub finished: Time,
     /// Every source, failed ones too.
     pub sources: Vec<SourceRecord>,
+    /// Configured folders that have no files now and had some before. They do not make the point incomplete.
+    pub emptied: Vec<Emptied>,
     /// What went wrong.
     pub problems: Vec<Problem>,
     /// How many problems there were in all.
@@ -101,7 +104,7 @@ pub fn run(
     let session_options = SessionOptions {
         compression: options.compression,
         force: options.force,
-        parents,
+        parents: parents.clone(),
         sources: sources.iter().map(|s| s.name().to_owned()).collect(),
         dry_run: options.dry_run,
     };
@@ -121,6 +124,7 @@ pub fn run(
         return Err(all_failed(&records, &failures));
     }
 
+    let emptied = emptied::note(repository, &parents, &mut records);
     let clock = system_clock();
     let (problems, problems_total) = monitor.problems();
     let complete = problems_total == 0 && records.iter().all(|r| r.outcome == SourceOutcome::Complete);
@@ -167,6 +171,7 @@ pub fn run(
         started,
         finished,
         sources: records,
+        emptied,
         problems,
         problems_total,
         files: c.files.load(Relaxed),
@@ -229,6 +234,10 @@ fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<
         Ok(captured) => {
             record.position = captured.position;
             record.facts = captured.facts;
+            // Where it was is where what is here was: a restore in place goes by that.
+            if let Some(missing) = record.facts.get("missing").and_then(|missing| missing.as_array()) {
+                record.origins.retain(|origin| !missing.iter().any(|path| path.as_str() == Some(origin)));
+            }
         }
         Err(error) => {
             // The end of the session itself is not the misfortune of one source.

@@ -1,6 +1,7 @@
 //! Looking into recovery points: listing, finding, and reading single files.
 
-use crate::snapshots::{content_of, find_node};
+use crate::originals;
+use crate::snapshots::{content_of, find_node, manifest};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result, TreeId};
 use lastgood_repo::{BlobReader, Snapshot};
@@ -76,23 +77,38 @@ pub fn walk_past(
     Ok(())
 }
 
-/// Resolves a path as a person gives it: `/`, `source/…`, with or without a leading slash.
+/// Resolves a path as a person gives it: `/`, `source/…`, with or without a leading slash, or an original absolute path.
 ///
 /// # Errors
-/// [`ErrorKind::Absent`] when there is no such entry.
+/// [`ErrorKind::Absent`] when there is no such entry, [`ErrorKind::Invalid`] when an original path is in several sources.
 pub fn resolve(reader: &BlobReader, snapshot: &Snapshot, path: &[u8]) -> Result<(Vec<u8>, Option<Node>)> {
-    let clean: Vec<u8> = path.split(|b| *b == b'/').filter(|c| !c.is_empty()).collect::<Vec<_>>().join(&b'/');
+    let mut clean = originals::clean(path);
     if clean.is_empty() {
         return Ok((clean, None));
     }
+    if path.starts_with(b"/") {
+        // A lost manifest does not stand between anybody and the files.
+        let manifest = manifest(reader, snapshot).unwrap_or_default();
+        let top = reader.tree(snapshot.file.tree)?;
+        let places = originals::places(reader, snapshot, &top, manifest.as_ref(), path, &|_| true)?;
+        clean = originals::only(path, places)?.unwrap_or(clean);
+    }
     match find_node(reader, snapshot, &clean)? {
         Some(node) => Ok((clean, Some(node))),
-        None => Err(Error::new(
-            ErrorKind::Absent,
-            format!("there is no {:?} in recovery point {}", display_path(&clean), snapshot.id.short()),
-        )
-        .with_hint("paths begin with the source's name; `lastgood ls` shows what is there")),
+        None => Err(absent(path, snapshot)),
     }
+}
+
+/// There is no such path in a recovery point.
+pub(crate) fn absent(path: &[u8], snapshot: &Snapshot) -> Error {
+    Error::new(
+        ErrorKind::Absent,
+        format!("there is no {:?} in recovery point {}", display_path(path), snapshot.id.short()),
+    )
+    .with_hint(
+        "a path is the original absolute one, or begins with the source's name; `lastgood ls` shows what is there, and \
+         `lastgood find NAME` where",
+    )
 }
 
 /// Writes a file's content to `out`.

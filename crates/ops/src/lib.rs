@@ -4,7 +4,10 @@
 pub mod backup;
 pub mod browse;
 pub mod diff;
+pub mod emptied;
+mod originals;
 pub mod prove;
 pub mod restore;
 mod restore_notes;
+pub mod saved;
 pub mod snapshots;

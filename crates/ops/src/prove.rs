@@ -12,14 +12,15 @@ use crate::snapshots::{is_loss, manifest};
 use files::Comparison;
 use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
 use lastgood_model::node::display_path;
-use lastgood_model::{Error, Monitor, Result, SnapshotId};
+use lastgood_model::{Error, ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::{Repository, Snapshot};
-use lastgood_sources::files::target::Scratch;
+use lastgood_sources::files::target::{Scratch, remove_left_behind};
 use lastgood_sources::sqlite;
 use serde::Serialize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// What a proof found.
@@ -74,10 +75,29 @@ impl ProofReport {
 /// Scratch folders are called so, with the process and a number behind.
 const SCRATCH_PREFIX: &str = "lastgood-proof";
 
+/// For so long what was restored is still removed after a stop was asked for. What is left then is named.
+const REMOVE_AFTER_STOP: Duration = Duration::from_secs(5);
+
+/// What a proof is doing. Each phase counts from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Removing what proofs that died have left, then restoring to the scratch place.
+    Restore,
+    /// Reading everything back.
+    Compare,
+    /// Opening one database after the other.
+    Databases,
+    /// Removing the scratch place. Only the counter of files tells how far it is.
+    Remove,
+}
+
 /// Removes scratch folders of processes of this host that are dead: what was restored into them lies there unsealed.
 /// What cannot be removed is told and stays.
-pub(crate) fn remove_leftovers(parent: &Path, prefix: &str) {
-    let Ok(entries) = fs_err::read_dir(parent) else { return };
+///
+/// # Errors
+/// [`ErrorKind::Cancelled`] alone.
+pub(crate) fn remove_leftovers(parent: &Path, prefix: &str, monitor: &Monitor) -> Result<()> {
+    let Ok(entries) = fs_err::read_dir(parent) else { return Ok(()) };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let owner = name.to_str().and_then(|n| n.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-'));
@@ -85,27 +105,70 @@ pub(crate) fn remove_leftovers(parent: &Path, prefix: &str) {
         else {
             continue;
         };
-        let dead = rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
-        if dead && let Err(error) = fs_err::remove_dir_all(entry.path()) {
-            tracing::warn!("a scratch folder of a run that died stays behind: {error}");
+        if rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH) {
+            continue;
+        }
+        match remove_left_behind(parent, name.as_bytes(), &mut |_| !monitor.is_cancelled()) {
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => tracing::warn!("a scratch folder of a run that died stays behind: {}", error.chain()),
+            Ok(_) => {}
         }
     }
+    Ok(())
 }
 
-/// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure.
+/// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure. `begin` is
+/// called for each phase and gives the monitor that watches it.
+///
+/// # Errors
+/// When the restore cannot be carried out, or a stop was asked for. A hint says so when what was restored could not be
+/// removed in the short time that is left then.
 pub fn prove(
     repository: &Arc<Repository>,
     snapshot: Snapshot,
     scratch_parent: &Path,
-    monitor: &Arc<Monitor>,
+    begin: &mut dyn FnMut(Phase) -> Arc<Monitor>,
 ) -> Result<ProofReport> {
-    let id = snapshot.id;
-    remove_leftovers(scratch_parent, SCRATCH_PREFIX);
+    let monitor = begin(Phase::Restore);
+    remove_leftovers(scratch_parent, SCRATCH_PREFIX, &monitor)?;
     let scratch = Scratch::create(scratch_parent, SCRATCH_PREFIX)?;
     let folder = scratch.path().to_owned();
+    let outcome = restore_and_compare(repository, snapshot, &folder, &monitor, begin);
+    let monitor = begin(Phase::Remove);
+    let mut stopped: Option<Instant> = None;
+    let removed = scratch.remove_while(&mut |entries| {
+        monitor.counters.files.store(entries, Relaxed);
+        !monitor.is_cancelled() || stopped.get_or_insert_with(Instant::now).elapsed() < REMOVE_AFTER_STOP
+    });
+    let stays = |error: Error| {
+        error.with_hint(format!(
+            "what was restored for the proof stays, unencrypted, in {}; the next proof at that place removes it, or remove it yourself",
+            folder.display()
+        ))
+    };
+    match (outcome, removed) {
+        // What a stopped restore says of its target is not so any more.
+        (Err(error), Ok(_)) if error.kind() == ErrorKind::Cancelled => {
+            Err(error.with_hint("what was restored for the proof is removed again"))
+        }
+        (outcome, Ok(_)) => outcome,
+        (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(stays(error)),
+    }
+}
+
+/// All phases but the last.
+fn restore_and_compare(
+    repository: &Arc<Repository>,
+    snapshot: Snapshot,
+    folder: &Path,
+    monitor: &Arc<Monitor>,
+    begin: &mut dyn FnMut(Phase) -> Arc<Monitor>,
+) -> Result<ProofReport> {
+    let id = snapshot.id;
     let began = Instant::now();
-    let plan = plan(repository, snapshot, RestoreRequest::all_to(&folder), monitor)?;
+    let plan = plan(repository, snapshot, RestoreRequest::all_to(folder), monitor)?;
     let snapshot = plan.snapshot().clone();
+    let bytes = plan.summary.bytes;
     let restored = plan.execute(monitor)?;
     let restore_time = began.elapsed();
     let mut report = ProofReport {
@@ -125,16 +188,24 @@ pub fn prove(
         report.mismatch(error.chain());
         None
     });
-    compare_all(&reader, &snapshot, manifest.as_ref(), &folder, monitor, &mut report)?;
+    let monitor = begin(Phase::Compare);
+    monitor.counters.bytes_expected.store(bytes, Relaxed);
+    compare_all(&reader, &snapshot, manifest.as_ref(), folder, &monitor, &mut report)?;
     let captured =
         |source: &&SourceRecord| source.kind == "sqlite" && !matches!(source.outcome, SourceOutcome::Failed { .. });
-    for source in manifest.iter().flat_map(|m| &m.sources).filter(captured) {
-        match database_file(&folder, source) {
-            Some(path) => open_database(source, &path, &mut report)?,
+    let databases: Vec<&SourceRecord> = manifest.iter().flat_map(|m| &m.sources).filter(captured).collect();
+    if databases.is_empty() {
+        return Ok(report);
+    }
+    let monitor = begin(Phase::Databases);
+    monitor.counters.bytes_expected.store(databases.iter().map(|source| source.bytes).sum(), Relaxed);
+    for source in databases {
+        match database_file(folder, source) {
+            Some(path) => open_database(source, &path, &monitor, &mut report)?,
             None => report.mismatch(format!("{}: no database was restored", source.name)),
         }
+        monitor.counters.bytes.fetch_add(source.bytes, Relaxed);
     }
-    scratch.remove()?;
     Ok(report)
 }
 
@@ -154,21 +225,20 @@ fn compare_all(
         let name = path.split(|b| *b == b'/').next().unwrap_or_default();
         manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == "files")
     };
-    let mut comparison = Comparison::new(reader, monitor);
+    let mut comparison = Comparison::new(reader, folder, monitor)?;
     // A directory that cannot be read is among the failures of the restore already.
     let pass = |_: &[u8], error: Error| if is_loss(&error) { Ok(()) } else { Err(error) };
     crate::browse::walk_past(reader, snapshot.file.tree, b"", monitor, pass, |walked| {
         if walked.path == Manifest::FOLDER.as_bytes() {
             return Ok(crate::browse::Descend::No);
         }
-        let restored = folder.join(std::ffi::OsStr::from_bytes(walked.path));
         let original = is_files(walked.path).then(|| {
             let slash = walked.path.iter().position(|b| *b == b'/').unwrap_or(walked.path.len());
             PathBuf::from(std::ffi::OsStr::from_bytes(
                 &[b"/", &walked.path[(slash + 1).min(walked.path.len())..]].concat(),
             ))
         });
-        comparison.add(restored, original, walked.node.clone())?;
+        comparison.add(walked.path, original, walked.node.clone())?;
         Ok(crate::browse::Descend::Yes)
     })?;
     comparison.finish()?.add_to(report);
@@ -183,9 +253,9 @@ fn database_file(folder: &Path, source: &SourceRecord) -> Option<PathBuf> {
     (files.next().is_none() && only.file_type().ok()?.is_file()).then(|| only.path())
 }
 
-fn open_database(source: &SourceRecord, path: &Path, report: &mut ProofReport) -> Result<()> {
+fn open_database(source: &SourceRecord, path: &Path, monitor: &Monitor, report: &mut ProofReport) -> Result<()> {
     let facts = sqlite::Facts::from_map(&source.facts)?;
-    match sqlite::verify_file(path, &facts) {
+    match sqlite::verify_file_until(path, &facts, &|| monitor.is_cancelled()) {
         Ok(verified) => {
             report.databases.push(DatabaseProof {
                 source: source.name.clone(),
@@ -196,6 +266,7 @@ fn open_database(source: &SourceRecord, path: &Path, report: &mut ProofReport) -
                 report.mismatch(format!("{}: {}", source.name, verified.summary()));
             }
         }
+        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
         Err(error) => report.mismatch(format!("{}: {}", source.name, error.chain())),
     }
     Ok(())

@@ -133,17 +133,23 @@ impl Repository {
     /// # Errors
     /// [`ErrorKind::NoRepository`], [`ErrorKind::WrongKey`], [`ErrorKind::Unsupported`] for format version 1.
     pub fn open(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
-        let sealed_config = store.get(&StoreKey::CONFIG).map_err(|error| match error.kind() {
-            ErrorKind::Absent => Error::new(ErrorKind::NoRepository, format!("no repository at {}", store.location()))
-                .with_source(error)
-                .with_hint("check the path, or make one with `lastgood init`"),
+        let mut sealed_config = store.get(&StoreKey::CONFIG).map_err(|error| match error.kind() {
+            ErrorKind::Absent => no_config(&*store, error),
             _ => error.context("read config"),
         })?;
         let (master, key) = search_key(&*store, password)?;
         let sealer = Arc::new(Sealer::new(&master)?);
-        let mut sealed_config = sealed_config;
-        let json = sealer.open_in_place(&mut sealed_config).context("open config")?;
-        let config = ConfigFile::decode(json)?;
+        // The key did open, so it is the object.
+        let damaged = |error: Error| {
+            error
+                .context(format!("the `config` object of the repository at {} is damaged", store.location()))
+                .with_hint(CONFIG_HINT)
+        };
+        let json = sealer.open_in_place(&mut sealed_config).map_err(damaged)?;
+        let config = ConfigFile::decode(json).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => damaged(error),
+            _ => error,
+        })?;
         Ok(Self { store, sealer, config, options, master, key })
     }
 
@@ -382,6 +388,22 @@ pub(crate) fn enter_pack(index: &Index, pack: PackId, blobs: &[IndexBlob]) -> Re
         index.add(BlobRef { kind: blob.kind, id: blob.id }, location);
     }
     Ok(())
+}
+
+/// What to do without a `config` object: nothing that needs the repository open can help.
+const CONFIG_HINT: &str = "put the `config` object back from another copy of the repository; it is never changed after it was made, and the recovery points themselves are not touched by this";
+
+/// The error for a place without a `config` object: nothing is there, or what is there has lost it.
+fn no_config(store: &dyn Store, error: Error) -> Error {
+    let holds = |kind| store.list(kind).is_ok_and(|objects| !objects.is_empty());
+    if holds(ObjectKind::Snapshot) || holds(ObjectKind::Key) && holds(ObjectKind::Pack) {
+        return Error::corrupt(format!("the `config` object of the repository at {} is missing", store.location()))
+            .with_source(error)
+            .with_hint(CONFIG_HINT);
+    }
+    Error::new(ErrorKind::NoRepository, format!("no repository at {}", store.location()))
+        .with_source(error)
+        .with_hint("check the path, or make one with `lastgood init`")
 }
 
 fn already_there(store: &dyn Store) -> Error {

@@ -451,4 +451,8 @@ impl<S: Store> Store for FaultStore<S> {
     fn sweep(&self, older_than: Duration) -> Result<Swept> {
         self.call(Op::Sweep, None, None, |_| self.inner.sweep(older_than))
     }
+
+    fn probe(&self) -> Result<()> {
+        self.inner.probe()
+    }
 }

@@ -270,6 +270,43 @@ impl Store for LocalStore {
         }
         Ok(swept)
     }
+
+    fn probe(&self) -> Result<()> {
+        self.require_presence()?;
+        for kind in [ObjectKind::Lock, ObjectKind::Snapshot, ObjectKind::Index] {
+            self.probe_folder(&self.root.join(kind.folder()))?;
+        }
+        // One folder for packs stands for the space there is; of the others only the permission is asked for.
+        let packs = self.pack_folders()?;
+        match packs.first() {
+            Some((_, folder)) => self.probe_folder(folder)?,
+            None => self.probe_folder(&self.root.join(ObjectKind::Pack.folder()))?,
+        }
+        packs.iter().try_for_each(|(_, folder)| may_write(folder))
+    }
+}
+
+/// How much is written to find out whether writing works.
+const PROBE_BYTES: usize = 64 << 10;
+
+impl LocalStore {
+    /// Writes a temporary in `folder`, or in the nearest folder above it in which it would be made, and removes it.
+    fn probe_folder(&self, folder: &Path) -> Result<()> {
+        let there = folder.ancestors().take_while(|f| f.starts_with(&self.root)).find(|f| f.exists());
+        let mut temporary = Temporary::create(there.unwrap_or(&self.root))?;
+        temporary.write(&[&[0; PROBE_BYTES]])?;
+        temporary.flush()?;
+        temporary.discard()
+    }
+}
+
+/// Whether this user may make names in `folder`.
+fn may_write(folder: &Path) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(errno) => Err(failed("write in", folder, errno)),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn taken(path: &Path) -> Error {

@@ -64,4 +64,8 @@ impl<S: Store> Store for ReadOnlyStore<S> {
     fn sweep(&self, _older_than: Duration) -> Result<Swept> {
         Err(self.refuse("sweep"))
     }
+
+    fn probe(&self) -> Result<()> {
+        Err(self.refuse("write"))
+    }
 }

@@ -198,6 +198,10 @@ impl<S: Store> Store for RecordStore<S> {
     fn sweep(&self, older_than: Duration) -> Result<Swept> {
         self.plain(Op::Sweep, None, self.inner.sweep(older_than))
     }
+
+    fn probe(&self) -> Result<()> {
+        self.inner.probe()
+    }
 }
 
 #[cfg(test)]

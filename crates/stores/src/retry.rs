@@ -229,6 +229,10 @@ impl<S: Store> Store for RetryStore<S> {
     fn sweep(&self, older_than: Duration) -> Result<Swept> {
         self.attempt("sweep", |_| self.inner.sweep(older_than))
     }
+
+    fn probe(&self) -> Result<()> {
+        self.attempt("try to write", |_| self.inner.probe())
+    }
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
                 let failure =
                     Failure::Error(error.context(format!("back up into repository {name:?} at {}", chosen.place)));
                 code = code.or(failure.exit_code());
-                let protection = run.protection();
+                let protection = if failure.is_slip() { None } else { run.protection() };
                 match &mut list {
                     Some(list) => {
                         let mut fields = failure.object(protection.as_ref());
@@ -115,7 +115,7 @@ impl Taken {
 /// Takes a recovery point in one repository.
 pub(super) fn take(run: &Run, config: &Config, chosen: &Chosen, args: &Backup) -> Result<Taken> {
     let repository = run.open(chosen)?;
-    let sources = wiring::sources(config, &args.sources, &never(config, chosen))?;
+    let sources = wiring::sources(config, &args.sources, &never(Some(config), chosen))?;
     let options = BackupOptions {
         compression: args.compression.map_or(chosen.compression, level),
         force: args.force,
@@ -132,10 +132,11 @@ pub(super) fn take(run: &Run, config: &Config, chosen: &Chosen, args: &Backup) -
     Ok(Taken { report, repository, last_good, dry_run: args.dry_run })
 }
 
-/// What must never be captured: the repositories, their keys, and our own cache.
-pub(super) fn never(config: &Config, chosen: &Chosen) -> Vec<PathBuf> {
-    let places = config.repositories.iter().map(|r| &r.place).chain([&chosen.place]);
-    let keys = config.repositories.iter().filter_map(|r| r.key.as_ref()).chain(&chosen.key);
+/// What must never be captured, nor removed: the repositories, their keys, and our own cache.
+pub(super) fn never(config: Option<&Config>, chosen: &Chosen) -> Vec<PathBuf> {
+    let configured = config.map(|c| c.repositories.as_slice()).unwrap_or_default();
+    let places = configured.iter().map(|r| &r.place).chain([&chosen.place]);
+    let keys = configured.iter().filter_map(|r| r.key.as_ref()).chain(&chosen.key);
     let mut never: Vec<PathBuf> = places.filter_map(|place| place.folder().map(PathBuf::from)).collect();
     never.extend(keys.filter_map(|key| key.file()));
     never.extend(local::cache_folder());
@@ -180,6 +181,23 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
     for record in &report.sources {
         for database in report::databases_inside(record) {
             out.note(format!("note: [{}] {database} is a SQLite database; it was captured as one", record.name));
+        }
+    }
+    for emptied in &report.emptied {
+        out.line(format!(
+            "WARNING: [{}] {} has no files any more. In recovery point {} of {} the source had {}. Is its disk mounted?",
+            emptied.source,
+            emptied.path,
+            emptied.snapshot.short(),
+            text::moment(emptied.time),
+            text::counted(emptied.files, "file")
+        ))?;
+    }
+    for record in &report.sources {
+        for path in report::folders_without_files(record) {
+            if !report.emptied.iter().any(|emptied| emptied.source == record.name && emptied.path == path) {
+                out.note(format!("note: [{}] {path} has no files", record.name));
+            }
         }
     }
     if report.packs_adopted > 0 {

@@ -67,7 +67,11 @@ pub(super) fn affected(out: &Out, affected: &[SnapshotId], all: u64) -> Result<(
         return out.line("No recovery point is affected.");
     }
     let ids: Vec<String> = affected.iter().map(|id| id.short()).collect();
-    let sound = all.saturating_sub(affected.len() as u64);
-    out.line(format!("Cannot be restored in full: {}; the other {sound} can", ids.join(", ")))?;
+    let others = match all.saturating_sub(affected.len() as u64) {
+        0 => "there is no other".to_owned(),
+        1 => "the other one can".to_owned(),
+        sound => format!("the other {} can", text::count(sound)),
+    };
+    out.line(format!("Cannot be restored in full: {}; {others}", ids.join(", ")))?;
     out.line("Next: bring damaged objects back from another copy of the repository, if there is one; else `restic repair packs ID` takes a damaged pack out of the index, and `lastgood backup --force` then stores again what the sources still have. Look for the cause, such as a failing disk")
 }

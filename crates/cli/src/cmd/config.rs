@@ -9,6 +9,7 @@ use crate::output::{json, object};
 use crate::run::Run;
 use crate::wiring;
 use lastgood_model::Result;
+use std::path::PathBuf;
 
 pub(super) fn run(run: &Run, command: &ConfigCommand) -> Outcome {
     match command {
@@ -47,9 +48,12 @@ pub(super) fn examine(config: &Config, findings: &mut Findings) {
             Some("add a [source.NAME] section, or use `lastgood protect PATH…`"),
         );
     }
+    let places = config.repositories.iter().filter_map(|r| r.place.folder().map(PathBuf::from));
+    let keys = config.repositories.iter().filter_map(|r| r.key.as_ref()?.file());
+    let never: Vec<PathBuf> = places.chain(keys).collect();
     for source in &config.sources {
         let about = format!("source {}", source.name);
-        match wiring::source(source, &[]).and_then(|source| source.probe()) {
+        match wiring::source_of(config, source, &never).and_then(|source| source.examine()) {
             Ok(found) => findings.extend(&about, found),
             Err(error) => findings.error(&about, &error),
         }

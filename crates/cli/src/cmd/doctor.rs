@@ -2,6 +2,7 @@
 
 use super::config::{examine, file};
 use super::findings::Findings;
+use super::room::{self, Expected};
 use crate::config::{Config, SourceConfig, SourceSpec};
 use crate::errors::{Failure, Outcome};
 use crate::exit_code::ExitCode;
@@ -9,15 +10,13 @@ use crate::local::{cache_folder, state_folder};
 use crate::protection::{last_good, now};
 use crate::run::{Chosen, Run};
 use crate::text;
-use lastgood_model::store::ObjectKind;
+use lastgood_model::store::{ObjectKind, Store};
 use lastgood_model::{ErrorKind, Result};
 use lastgood_repo::{LockMode, Repository};
 use rustix::fs::{Access, access};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Less free space than this at a repository is worth a warning.
-const FREE_BYTES_MIN: u64 = 1 << 30;
 /// 2026-01-01: a clock before the program was written is wrong.
 const CLOCK_SECS_MIN: i64 = 1_767_225_600;
 
@@ -94,29 +93,21 @@ fn nearest_existing(path: &Path) -> Option<&Path> {
 }
 
 fn repository(run: &Run, config: Option<&Config>, chosen: &Chosen, about: &str, findings: &mut Findings) {
-    if let Some(folder) = chosen.place.folder() {
-        match free_bytes(folder) {
-            Ok(free) if free < FREE_BYTES_MIN => {
-                findings.warning(
-                    about,
-                    format!("only {} are free on its disk", text::size(free)),
-                    "make room before the next backup",
-                );
-            }
-            Ok(free) => findings.ok(about, format!("{} are free on its disk", text::size(free))),
-            Err(error) => findings.error(about, &error),
-        }
-        if let Some(source) = config.and_then(|config| source_on_same_disk(config, folder)) {
-            findings.warning(
-                about,
-                format!("it is on the same file system as source {source}: one broken disk takes both"),
-                "keep a repository on another disk or machine, too",
-            );
-        }
+    if let Some(folder) = chosen.place.folder()
+        && let Some(source) = config.and_then(|config| source_on_same_disk(config, folder))
+    {
+        findings.warning(
+            about,
+            format!("it is on the same file system as source {source}: one broken disk takes both"),
+            "keep a repository on another disk or machine, too",
+        );
     }
     let opened = match run.open(chosen) {
         Ok(repository) => repository,
-        Err(error) => return findings.error(about, &error),
+        Err(error) => {
+            findings.error(about, &error);
+            return free_room(chosen, Expected::Unknown, about, findings);
+        }
     };
     findings.ok(about, format!("{} opens with its key", chosen.place));
     if let Err(error) = contents(run, config, chosen, &opened, about, findings) {
@@ -161,7 +152,13 @@ fn contents(
             ),
         ),
     }
-    let locks = chosen.place.store(&run.monitor())?.list(ObjectKind::Lock)?.len() as u64;
+    free_room(chosen, Expected::of(&snapshots, config), about, findings);
+    let store = chosen.place.store(&run.monitor())?;
+    let backs_up = config.is_some_and(|config| !config.sources.is_empty());
+    if !writable(&*store, backs_up, about, findings) {
+        return Ok(());
+    }
+    let locks = store.list(ObjectKind::Lock)?.len() as u64;
     // Locks of dead runs are left to the next backup: finding them tells it to look for what the dead run had stored.
     match repository.lock(LockMode::Reading) {
         Ok(_) if locks == 0 => findings.ok(about, "nobody else works on it"),
@@ -172,16 +169,36 @@ fn contents(
                 text::counted(locks, "lock")
             ),
         ),
-        Err(error) if error.kind() == ErrorKind::Denied => {
-            findings.warning(
-                about,
-                "it cannot be written to: restores work, backups do not",
-                "give this user the permission, if it is to back up",
-            );
-        }
         Err(error) => findings.error(about, &error),
     }
     Ok(())
+}
+
+fn free_room(chosen: &Chosen, expected: Expected, about: &str, findings: &mut Findings) {
+    let Some(folder) = chosen.place.folder() else { return };
+    match free_bytes(folder) {
+        Ok(free) => room::tell(findings, about, free, expected),
+        Err(error) => findings.error(about, &error),
+    }
+}
+
+/// Whether a backup could write; restores only read. True when it could.
+fn writable(store: &dyn Store, backs_up: bool, about: &str, findings: &mut Findings) -> bool {
+    let Err(error) = store.probe() else {
+        findings.ok(about, "it can be written to");
+        return true;
+    };
+    let message = format!("it cannot be written to: restores work, backups do not: {}", error.chain());
+    let hint = match error.kind() {
+        ErrorKind::Denied => "give this user the permission, or mount the disk for writing".to_owned(),
+        ErrorKind::NoSpace => "make room on that disk".to_owned(),
+        _ => error.hint().unwrap_or("look at the system's log for a failing disk").to_owned(),
+    };
+    match backs_up {
+        true => findings.failure(about, message, Some(hint)),
+        false => findings.warning(about, message, hint),
+    }
+    false
 }
 
 /// Bytes that this user may still write at a place, or where it would be made.

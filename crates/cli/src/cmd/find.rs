@@ -8,8 +8,11 @@ use crate::output::{json, object};
 use crate::run::Run;
 use crate::text;
 use globset::{GlobBuilder, GlobMatcher};
+use lastgood_model::manifest::Manifest;
 use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_ops::browse::{Descend, walk};
+use lastgood_ops::snapshots::manifest;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -39,11 +42,14 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     let mut code = ExitCode::Ok;
     for snapshot in &snapshots {
         let mut named = snapshots.len() == 1;
+        // Where databases came from stands only in the manifest; without it they are found by their names alone.
+        let manifest = if pattern.is_absolute { manifest(&reader, snapshot).unwrap_or_default() } else { None };
+        let databases = originals(manifest.as_ref());
         let walked = walk(&reader, snapshot.file.tree, b"", &monitor, |walked| {
             if run.out.is_closed() {
                 return Err(Error::new(ErrorKind::Cancelled, "standard output was closed"));
             }
-            if pattern.fits(walked.path, &walked.node.name) {
+            if pattern.fits(walked.path, &walked.node.name, &databases) {
                 found += 1;
                 if !std::mem::replace(&mut named, true) && run.out.is_human() {
                     run.out.line(format!("{}  {}", snapshot.id.short(), text::moment(snapshot.file.time)))?;
@@ -81,6 +87,14 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     Ok(code)
 }
 
+/// Original paths of databases, by the names of their sources.
+type Originals = HashMap<Vec<u8>, Vec<String>>;
+
+fn originals(manifest: Option<&Manifest>) -> Originals {
+    let databases = manifest.iter().flat_map(|m| &m.sources).filter(|source| source.kind == "sqlite");
+    databases.map(|source| (source.name.clone().into_bytes(), source.origins.clone())).collect()
+}
+
 /// A pattern for names, or with a slash in it for whole paths: `source/…` or the original absolute path.
 struct Pattern {
     matcher: GlobMatcher,
@@ -100,7 +114,7 @@ impl Pattern {
         Ok(Self { matcher: glob.compile_matcher(), is_path, is_absolute: text.starts_with('/') })
     }
 
-    fn fits(&self, path: &[u8], name: &[u8]) -> bool {
+    fn fits(&self, path: &[u8], name: &[u8], databases: &Originals) -> bool {
         let fits = |bytes: &[u8]| self.matcher.is_match(Path::new(OsStr::from_bytes(bytes)));
         if !self.is_path {
             return fits(name);
@@ -108,8 +122,12 @@ impl Pattern {
         if !self.is_absolute {
             return fits(path);
         }
-        // The original path is what comes after the source's name.
-        path.iter().position(|b| *b == b'/').is_some_and(|slash| fits(&path[slash..]))
+        // The original path is what comes after the source's name, but for a database, which is its source's only file.
+        let Some(slash) = path.iter().position(|b| *b == b'/') else { return false };
+        match databases.get(&path[..slash]) {
+            Some(origins) => origins.iter().any(|origin| fits(origin.as_bytes())),
+            None => fits(&path[slash..]),
+        }
     }
 }
 
@@ -119,7 +137,11 @@ mod tests {
 
     #[test]
     fn patterns_fit_names_paths_and_original_paths() {
-        let cases: [(&str, &[u8], bool); 10] = [
+        let databases = Originals::from([(b"db".to_vec(), vec!["/srv/shop.db".to_owned()])]);
+        let cases: [(&str, &[u8], bool); 13] = [
+            ("/srv/shop.db", b"db/shop.db", true),
+            ("/srv/*", b"db/shop.db", true),
+            ("/shop.db", b"db/shop.db", false),
             ("*.jpg", b"uploads/srv/a.jpg", true),
             ("*.jpg", b"uploads/srv/a.jpg/b", false),
             ("a?", b"uploads/a\xff", true),
@@ -134,13 +156,13 @@ mod tests {
         for (pattern, path, want) in cases {
             let name = path.rsplit(|b| *b == b'/').next().unwrap();
             assert_eq!(
-                Pattern::new(pattern, false).unwrap().fits(path, name),
+                Pattern::new(pattern, false).unwrap().fits(path, name, &databases),
                 want,
                 "{pattern} {}",
                 path.escape_ascii()
             );
         }
-        assert!(Pattern::new("A.JPG", true).unwrap().fits(b"x/a.jpg", b"a.jpg"));
+        assert!(Pattern::new("A.JPG", true).unwrap().fits(b"x/a.jpg", b"a.jpg", &databases));
         assert!(Pattern::new("[", false).is_err());
     }
 }

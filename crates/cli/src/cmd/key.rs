@@ -6,11 +6,12 @@ use crate::config::{SecretRef, nearest, secret};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::output::{json, object, table};
-use crate::run::Run;
+use crate::run::{Chosen, Run};
 use crate::text;
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Result, Time};
 use lastgood_repo::Repository;
+use lastgood_repo::crypto::Password;
 use lastgood_repo::repository::KeyInfo;
 use std::path::Path;
 
@@ -22,8 +23,10 @@ pub(super) fn run(run: &Run, command: Key) -> Outcome {
             list(run, &repository)?;
         }
         Key::Add { file } => {
-            let (repository, _) = run.open_one()?;
-            add(run, &repository, &file)?;
+            let config = run.config()?;
+            let chosen = run.repository(config.as_ref())?;
+            let repository = run.open(&chosen)?;
+            add(run, &chosen, &repository, &file)?;
         }
         Key::Remove { id, yes } => {
             let (repository, _) = run.open_one()?;
@@ -77,9 +80,13 @@ fn fields(key: &KeyInfo) -> serde_json::Map<String, serde_json::Value> {
     ])
 }
 
-fn add(run: &Run, repository: &Repository, file: &Path) -> Result<()> {
+fn add(run: &Run, chosen: &Chosen, repository: &Repository, file: &Path) -> Result<()> {
     let made = super::init::is_missing(file);
     let password = if made { secret::generate(file)? } else { SecretRef::File(file.to_owned()).resolve()? };
+    if !made {
+        refuse_blanks(&password, file)?;
+        refuse_known(run, chosen, &password, file)?;
+    }
     let id = repository.add_key(&password)?;
     if run.out.is_human() {
         let how = if made { "a new key" } else { "the key" };
@@ -93,6 +100,33 @@ fn add(run: &Run, repository: &Repository, file: &Path) -> Result<()> {
         ("made", made.into()),
     ];
     run.out.object(&object(fields))
+}
+
+/// restic drops spaces around a password that it reads from a file, so that such a key would open nothing there.
+fn refuse_blanks(password: &Password, file: &Path) -> Result<()> {
+    if !secret::has_blanks_around(password) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("there are spaces before or after the key in {}", file.display()))
+        .with_hint("remove them: they would count as part of the key, and nobody sees them"))
+}
+
+/// A second object for a key that opens the repository already would only be one to forget when the key is removed.
+fn refuse_known(run: &Run, chosen: &Chosen, password: &Password, file: &Path) -> Result<()> {
+    let known = match Repository::open(chosen.place.store(&run.monitor())?, password, run.open_options()) {
+        Ok(known) => known,
+        // Also when some key object is damaged: it cannot be told then, and one more does no harm.
+        Err(error) if matches!(error.kind(), ErrorKind::WrongKey | ErrorKind::Corrupt) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let id = known.keys()?.into_iter().find(|key| key.current).map(|key| key.id.short()).unwrap_or_default();
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("the key in {} opens this repository already: it is {id}", file.display()),
+    )
+    .with_hint(
+        "nothing was added; `lastgood key list` shows all keys, and a file that does not exist yet gets a new one",
+    ))
 }
 
 fn remove(run: &Run, repository: &Repository, prefix: &str, yes: bool) -> Result<()> {

@@ -17,6 +17,7 @@ mod plan;
 mod protect;
 mod report;
 mod restore;
+mod room;
 mod snapshots;
 mod verify;
 

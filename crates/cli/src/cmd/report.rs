@@ -62,6 +62,12 @@ pub(super) fn databases_inside(record: &SourceRecord) -> Vec<String> {
     }
 }
 
+/// Configured folders below which there was no file.
+pub(super) fn folders_without_files(record: &SourceRecord) -> impl Iterator<Item = &str> {
+    let paths = record.facts.get("without_files").and_then(serde_json::Value::as_array);
+    paths.into_iter().flatten().filter_map(serde_json::Value::as_str)
+}
+
 /// Problems one by one, up to a bound; `all` says how to see the rest.
 pub(super) fn problems(out: &Out, problems: &[Problem], total: u64, all: &str) -> Result<()> {
     for problem in problems.iter().take(TOLD_MAX) {

@@ -1,36 +1,56 @@
 //! `restore`: a recovery point, or part of one, into a folder or back to where it came from.
 
-use super::{plan, report};
+use super::{backup, plan, report};
 use crate::args::{Format, Restore};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::output::Out;
+use crate::protection::last_good;
 use crate::run::{Run, path_bytes};
 use crate::{text, wiring};
-use lastgood_model::{Result, SnapshotId};
-use lastgood_ops::restore::{Destination, PlanSummary, RestoreReport, RestoreRequest, plan as plan_restore};
+use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
+use lastgood_ops::restore::{Destination, PlanSummary, Removals, RestoreReport, RestoreRequest, plan as plan_restore};
+use lastgood_repo::Repository;
 use std::time::Instant;
 
+/// How many entries to be removed a plan names; programs get all of them.
+const REMOVALS_TOLD: usize = 20;
+
 pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
-    let (repository, app) = run.open_one()?;
-    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
     let to = match &args.to {
         Some(folder) => Destination::Folder(folder.clone()),
-        None => Destination::InPlace,
+        None if args.in_place => Destination::InPlace,
+        None => {
+            return Err(Error::invalid("nothing says where to restore to")
+                .with_hint(
+                    "say --to DIR to restore into a folder, or --in-place to restore to where everything came from, \
+                     which shows a plan first",
+                )
+                .into());
+        }
     };
+    let config = run.config()?;
+    let chosen = run.repository(config.as_ref())?;
+    let repository = run.open(&chosen)?;
+    let app = config.as_ref().map(|c| c.app.clone());
+    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
     let mut request = RestoreRequest {
         to,
         sources: args.sources.clone(),
         paths: args.paths.iter().map(|path| path_bytes(path).to_vec()).collect(),
         overwrite: args.overwrite,
         delete_extra: args.delete,
+        never_remove: if args.delete { backup::never(config.as_ref(), &chosen) } else { Vec::new() },
         owners: None,
         force: args.force,
     };
     wiring::set_owners(&mut request, args.owners);
     let monitor = run.monitor();
     let began = Instant::now();
-    let planned = plan_restore(&repository, snapshot, request, &monitor)?;
+    let planned = plan_restore(&repository, snapshot, request, &monitor).map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => error.with_hint("nothing was restored or changed yet; run the same command again"),
+        _ => error,
+    })?;
     let planning = began.elapsed();
     // What goes over existing data, or away with it, is shown first.
     let is_destructive = args.in_place || args.delete;
@@ -38,7 +58,7 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
         // In `json` there is one document: the refusal, or with --dry-run the plan.
         let told = args.dry_run || (!args.yes && run.out.format == Format::Ndjson);
         if run.out.is_human() {
-            tell_plan(&run.out, &planned.summary, args)?;
+            tell_plan(&run.out, &planned.summary)?;
         } else if told {
             run.out.object(&planned.summary)?;
         }
@@ -55,13 +75,25 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
     let progress = run.progress("Restoring", &monitor);
     let outcome = planned.execute(&monitor);
     drop(progress);
-    let restored = outcome?;
+    let restored = outcome.map_err(|error| interrupted(error, &repository, app.as_deref()))?;
     if run.out.is_human() {
         tell(&run.out, &restored, planning + began.elapsed())?;
     } else {
         run.out.object(&restored)?;
     }
     Ok(exit_code(&restored))
+}
+
+/// Adds to what a stopped restore left which recovery point is the last good one.
+fn interrupted(error: Error, repository: &Repository, app: Option<&str>) -> Error {
+    if error.kind() != ErrorKind::Cancelled {
+        return error;
+    }
+    let left = error.hint().unwrap_or_default().to_owned();
+    match last_good(repository, app) {
+        Ok(Some(last)) => error.with_hint(format!("{left}. The last good recovery point is {}", last.describe())),
+        _ => error.with_hint(left),
+    }
 }
 
 fn exit_code(report: &RestoreReport) -> ExitCode {
@@ -74,7 +106,7 @@ fn exit_code(report: &RestoreReport) -> ExitCode {
     }
 }
 
-fn tell_plan(out: &Out, summary: &PlanSummary, args: &Restore) -> Result<()> {
+fn tell_plan(out: &Out, summary: &PlanSummary) -> Result<()> {
     out.line(format!(
         "Plan: restore recovery point {}: {}, {}, {}",
         summary.snapshot.short(),
@@ -102,8 +134,36 @@ fn tell_plan(out: &Out, summary: &PlanSummary, args: &Restore) -> Result<()> {
             out.line(format!("  and {} more", text::count(all - told)))?;
         }
     }
-    if args.delete {
-        out.line("Whatever is in these folders and not in the recovery point is REMOVED")?;
+    match &summary.removals {
+        Some(removals) => tell_removals(out, removals),
+        None => Ok(()),
+    }
+}
+
+fn tell_removals(out: &Out, removals: &Removals) -> Result<()> {
+    if removals.entries == 0 {
+        out.line("Nothing is there that the recovery point does not have, so nothing is removed")?;
+    } else {
+        out.line(format!(
+            "To be REMOVED, since the recovery point does not have it: {}, {}",
+            text::counted(removals.entries, "entry"),
+            text::size(removals.bytes)
+        ))?;
+        for item in removals.items.iter().take(REMOVALS_TOLD) {
+            let what = match item.folder {
+                true => format!("/  (folder with all in it: {}, ", text::counted(item.entries, "entry")),
+                false => "  (".to_owned(),
+            };
+            out.line(format!("  {}{what}{})", item.path, text::size(item.bytes)))?;
+        }
+        let told = removals.items.len().min(REMOVALS_TOLD);
+        if removals.items.len() > told {
+            let more = text::count((removals.items.len() - told) as u64);
+            out.line(format!("  and {more} more; --dry-run --output json names every entry"))?;
+        }
+    }
+    for kept in &removals.kept {
+        out.line(format!("Not removed: {}: {}", kept.path, kept.reason))?;
     }
     Ok(())
 }

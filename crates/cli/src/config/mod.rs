@@ -150,7 +150,35 @@ impl Config {
         };
         let mut config = decode(&source, &variables, folder).map_err(LoadError::Wrong)?;
         config.file = file;
+        if let Some(key) = SecretRef::of_environment() {
+            config.lay_key_over(&key);
+        }
         Ok(Some(config))
+    }
+
+    /// Puts a key that the environment names over those of the file. One that a variable gives to a repository by its
+    /// name says more, and stays.
+    fn lay_key_over(&mut self, key: &SecretRef) {
+        let (way, value, variable) = match key {
+            SecretRef::File(path) => ("file", path.display().to_string(), secret::KEY_FILE_VARIABLE),
+            _ => ("env", secret::KEY_VARIABLE.to_owned(), secret::KEY_VARIABLE),
+        };
+        for repository in &mut self.repositories {
+            let path = format!("{}.", read::path_of(&["repository", &repository.name, "key"]));
+            let of_variable = |s: &Setting| s.key.starts_with(&path) && s.is_of_variable();
+            if self.settings.iter().any(of_variable) {
+                continue;
+            }
+            self.settings.retain(|setting| !setting.key.starts_with(&path));
+            self.settings.push(Setting::of_variable(format!("{path}{way}"), read::quoted(&value), variable));
+            repository.key = Some(key.clone());
+        }
+    }
+
+    /// Where a setting was written, such as `lastgood.toml:12`; `None` for one that is not set.
+    pub(crate) fn origin_of(&self, path: &[&str]) -> Option<&str> {
+        let path = read::path_of(path);
+        self.settings.iter().find(|setting| setting.key == path).map(|setting| setting.origin.as_str())
     }
 
     /// The config that a text would be, without the environment.

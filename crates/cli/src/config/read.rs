@@ -24,6 +24,26 @@ pub(crate) struct Setting {
     pub(crate) origin: String,
 }
 
+const ORIGIN_VARIABLE: &str = "environment variable ";
+
+impl Setting {
+    /// One that an environment variable makes.
+    pub(super) fn of_variable(key: String, value: String, variable: &str) -> Self {
+        Self { key, value, origin: format!("{ORIGIN_VARIABLE}{variable}") }
+    }
+
+    /// True when an environment variable made it.
+    pub(super) fn is_of_variable(&self) -> bool {
+        self.origin.starts_with(ORIGIN_VARIABLE)
+    }
+}
+
+/// The path of a key, as TOML writes it.
+pub(super) fn path_of(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|w| if is_bare(w) { (*w).to_owned() } else { quoted(w) }).collect();
+    words.join(".")
+}
+
 /// What is being read, and what was found so far.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
@@ -50,7 +70,7 @@ impl Reading<'_> {
                 let (line, _) = self.source.position(span.start);
                 format!("{}:{line}", self.source.name)
             }
-            Some(Place::Env(variable)) => format!("environment variable {variable}"),
+            Some(Place::Env(variable)) => format!("{ORIGIN_VARIABLE}{variable}"),
             Some(Place::Missing) | None => "default".to_owned(),
         };
         self.found.borrow_mut().set.push(Setting { key, value, origin });

@@ -10,6 +10,11 @@ use zeroize::Zeroizing;
 /// A key file is one line; what is longer than this is none.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
+/// Names a file that holds the key of every repository.
+pub(crate) const KEY_FILE_VARIABLE: &str = "LASTGOOD_KEY_FILE";
+/// Holds the key of every repository.
+pub(crate) const KEY_VARIABLE: &str = "LASTGOOD_KEY";
+
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecretRef {
@@ -65,7 +70,17 @@ impl SecretRef {
             Self::Command(argv) => run(argv).with_context(act)?,
             Self::Systemd(name) => read_file(&credential(name).with_context(act)?).with_context(act)?,
         };
+        refuse_slips(&text).with_context(act)?;
         Password::new(&text).with_context(act)
+    }
+
+    /// The key as the environment names it, by a variable of its own.
+    pub(crate) fn of_environment() -> Option<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        match set(KEY_FILE_VARIABLE) {
+            Some(path) => Some(Self::File(PathBuf::from(path))),
+            None => set(KEY_VARIABLE).map(|_| Self::Env(KEY_VARIABLE.to_owned())),
+        }
     }
 
     /// A warning about a file that others may read, with what to do.
@@ -81,6 +96,36 @@ impl SecretRef {
             )
         })
     }
+}
+
+/// Says what is around a key that only an editor or a copy can have put there.
+fn refuse_slips(text: &str) -> Result<()> {
+    let bare = |text: &str| text.trim_matches(is_blank).is_empty();
+    let line = text.split(['\n', '\r']).next().unwrap_or_default();
+    if bare(line) && !bare(text) {
+        return Err(Error::invalid("its first line is empty, and no other is read")
+            .with_hint("the key must stand in the first line: remove the empty lines above it"));
+    }
+    if bare(line) && !line.is_empty() {
+        return Err(Error::invalid("there is no key in it, only spaces")
+            .with_hint("name the file whose single line is the key; `lastgood key generate FILE` makes one"));
+    }
+    let key = line.trim_matches(is_blank);
+    if key.len() < line.len() && Password::new(key).is_ok_and(|password| password.is_generated()) {
+        return Err(Error::invalid("there are spaces before or after the key")
+            .with_hint("remove spaces, tabs and other invisible characters around it; a line end is no trouble"));
+    }
+    Ok(())
+}
+
+/// True when a key begins or ends with what nobody sees. In a password that a person chose it counts.
+pub(crate) fn has_blanks_around(password: &Password) -> bool {
+    password.reveal().trim_matches(is_blank).len() < password.reveal().len()
+}
+
+/// White space, and the mark that some editors put before a text.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c == '\u{feff}'
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<String>> {
@@ -197,6 +242,31 @@ mod tests {
             assert!(error.chain().contains(word), "{error:?}");
             assert!(!error.chain().contains("hunter2"), "{error:?}");
         }
+        let generated = Password::generate().unwrap();
+        let key = generated.reveal();
+        let resolve = |text: &str| {
+            let path = folder.path().join("k");
+            fs_err::write(&path, text).unwrap();
+            SecretRef::File(path).resolve()
+        };
+        for fine in [key.to_owned(), format!("{key}\n"), format!("{key}\r\n"), format!("{key}\n\n a note\n")] {
+            assert_eq!(resolve(&fine).unwrap(), generated);
+        }
+        for (slip, word) in [
+            (format!("{key}  \n"), "spaces before or after"),
+            (format!("\t{key}\n"), "spaces before or after"),
+            (format!("\u{feff}{key}\n"), "spaces before or after"),
+            (format!("\n{key}\n"), "first line is empty"),
+            (" \n\n".to_owned(), "only spaces"),
+        ] {
+            let error = resolve(&slip).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.chain().contains(word) && !error.chain().contains(key), "{slip:?}: {}", error.chain());
+        }
+        assert!(
+            has_blanks_around(&resolve("chosen \n").unwrap()),
+            "it may be the password of another program's making"
+        );
         assert_eq!(argv(&["echo", "secret words"]).resolve().unwrap().reveal(), "secret words");
     }
 }

@@ -151,3 +151,60 @@ fn the_same_in_lines_of_json() {
         assert_eq!(types, vec![kind; lines], "{arguments:?}");
     }
 }
+
+/// One source of two folders.
+const ONE_SOURCE: &str = r#"
+[app]
+name = "shop"
+[source.files]
+kind = "files"
+paths = ["uploads", "disk"]
+[repository.local]
+url = "backups"
+key = { file = "lastgood.key" }
+"#;
+
+#[test]
+fn a_missing_path_is_named_and_a_disk_that_is_not_mounted_never_looks_like_success() {
+    let shop = Shop::new();
+    shop.config(ONE_SOURCE);
+    shop.run(["init"]).ok();
+    fs_err::create_dir(shop.path("disk")).unwrap();
+    fs_err::write(shop.path("disk/film.bin"), "film").unwrap();
+    shop.run(["backup"]).ok();
+    let good = shop.snapshots().pop().unwrap();
+    fs_err::rename(shop.path("disk"), shop.beside("unmounted")).unwrap();
+    fs_err::create_dir(shop.path("disk")).unwrap();
+    let warning = format!("has no files any more. In recovery point {} of ", &good[..8]);
+    shop.run(["backup"]).ok().says(&["WARNING: [files] ", "shop/disk", &warning, "4 files", "Is its disk mounted?"]);
+    let (code, report) = shop.json(["backup"]);
+    assert_eq!((code, &report["emptied"][0]["snapshot"]), (Some(0), &good.as_str().into()), "{report}");
+
+    fs_err::remove_dir(shop.path("disk")).unwrap();
+    let ran = shop.run(["backup"]).ends_with(3);
+    ran.says(&["INCOMPLETE", "shop/disk: could not be read", "Unprotected now: parts of files", "correct the path"]);
+    fs_err::rename(shop.path("uploads"), shop.beside("uploads")).unwrap();
+    shop.run(["backup"]).ends_with(1).says(&["no source could be captured", "none of 2 paths is there"]);
+    assert_eq!(shop.snapshots().len(), 4);
+}
+
+#[test]
+fn a_path_that_is_lost_is_told_once() {
+    let shop = Shop::new();
+    fs_err::write(shop.path("uploads/large.bin"), (0..90_000u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+        .unwrap();
+    shop.config(ONE_SOURCE);
+    shop.run(["init"]).ok();
+    fs_err::create_dir(shop.path("disk")).unwrap();
+    shop.run(["backup", "--compression", "off"]).ok();
+    let pack = crate::support::largest(shop.objects("data"));
+    // Each point has a folder of its own, and the file in it.
+    for name in ["two", "three"] {
+        fs_err::write(shop.path("uploads").join(name), name).unwrap();
+        shop.run(["backup"]).ok();
+    }
+    crate::support::damage(&pack);
+    let ran = shop.run(["verify"]).ends_with(5).says(&["there is no other"]);
+    let told: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with("  affected:")).collect();
+    assert!(told.len() == 1 && told[0].ends_with("/uploads/large.bin"), "{ran:?}");
+}

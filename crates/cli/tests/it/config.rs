@@ -82,6 +82,39 @@ fn variables_go_over_the_file_and_a_wrong_one_is_named() {
 }
 
 #[test]
+fn a_key_of_the_environment_goes_over_that_of_the_file_and_a_flag_over_both() {
+    let shop = Shop::protected();
+    shop.run(["key", "generate", "other.key"]).ok();
+    let other = fs_err::read_to_string(shop.path("other.key")).unwrap();
+    let snapshots = || shop.command(["snapshots"]);
+    run(snapshots().env("LASTGOOD_KEY", &other)).ends_with(12).says(&["with environment variable LASTGOOD_KEY"]);
+    run(snapshots().env("LASTGOOD_KEY_FILE", "other.key")).ends_with(12).says(&["with key file other.key"]);
+    run(snapshots().env("LASTGOOD_KEY", &other).args(["--key-file", "lastgood.key"])).ok();
+    // A variable for one repository says more than one for all.
+    let named = "LASTGOOD__REPOSITORY__LOCAL__KEY__FILE";
+    run(snapshots().env("LASTGOOD_KEY", &other).env(named, "lastgood.key")).ok();
+    let shown = run(shop.command(["config", "show"]).env("LASTGOOD_KEY_FILE", "other.key")).ok();
+    let line = shown.stdout.lines().find(|line| line.starts_with("key.file")).unwrap();
+    assert!(line.contains("\"other.key\"") && line.ends_with("# environment variable LASTGOOD_KEY_FILE"), "{line}");
+    let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
+    shop.config(&config.replace("lastgood.key", "other.key"));
+    run(snapshots().env("LASTGOOD_KEY", shop.key())).ok();
+}
+
+#[test]
+fn an_exclude_file_that_is_not_there_is_a_mistake_in_the_config() {
+    let shop = Shop::protected();
+    let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
+    shop.config(&config.replace("paths = ", "exclude_files = ['none']\npaths = "));
+    let at = config.lines().position(|line| line.starts_with("paths")).unwrap() + 1;
+    let place = format!("lastgood.toml:{at}: `exclude_files` of source \"uploads\" names ");
+    let ran = shop.run(["backup"]).ends_with(2).says(&[&place, "shop/none, which is not a file"]);
+    assert!(!ran.stderr.contains("unprotected now"), "{ran:?}");
+    shop.run(["config", "check"]).ends_with(2).says(&[&place]);
+    shop.run(["snapshots"]).ok();
+}
+
+#[test]
 fn the_config_is_checked_with_every_source_and_key() {
     let shop = Shop::protected();
     shop.run(["config", "check"]).ok().says(&["lastgood.toml can be used", "the key is there", "SQLite database"]);

@@ -55,6 +55,19 @@ fn a_failure_names_the_last_good_point_and_what_is_unprotected() {
 }
 
 #[test]
+fn a_slip_of_the_tongue_says_nothing_of_what_is_protected() {
+    let shop = Shop::protected();
+    for arguments in
+        [&["backup", "uplaods"][..], &["restore", "newest", "--to", "o"], &["ls", "--repo", "lokal", "latest"]]
+    {
+        let ran = shop.run(arguments).ends_with(2);
+        assert!(!ran.stderr.contains("unprotected") && !ran.stderr.contains("last good"), "{ran:?}");
+        let (_, error) = shop.json(arguments);
+        assert!(error.get("unprotected").is_none() && error["hint"].is_string(), "{error}");
+    }
+}
+
+#[test]
 fn help_version_and_completions_go_to_standard_output() {
     let shop = Shop::new();
     let help = shop.run(["--help"]).ok();

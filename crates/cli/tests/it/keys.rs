@@ -27,6 +27,42 @@ fn keys_are_added_listed_and_removed_and_one_that_works_always_stays() {
 }
 
 #[test]
+fn a_key_that_opens_the_repository_already_is_not_added_again() {
+    let shop = Shop::protected();
+    fs_err::write(shop.path("chosen.key"), "correct horse battery staple\n").unwrap();
+    shop.run(["key", "add", "chosen.key"]).ok();
+    let ids = || -> Vec<String> {
+        let (_, list) = shop.json(["key", "list"]);
+        list["keys"].as_array().unwrap().iter().map(|k| k["id"].as_str().unwrap()[..8].to_owned()).collect()
+    };
+    let before = ids();
+    for file in ["lastgood.key", "chosen.key"] {
+        let ran = shop.run(["key", "add", file]).ends_with(4).says(&[file, "opens this repository already: it is "]);
+        assert!(before.iter().any(|id| ran.stderr.contains(id)), "{ran:?}");
+    }
+    assert_eq!(ids(), before);
+}
+
+#[test]
+fn spaces_around_a_key_are_told_and_a_line_end_is_no_trouble() {
+    let shop = Shop::protected();
+    let key = shop.key();
+    fs_err::write(shop.path("k"), format!("{key}\r\n\n")).unwrap();
+    shop.run(["snapshots", "--key-file", "k"]).ok();
+    for slip in [format!("{key} \n"), format!(" {key}\n")] {
+        fs_err::write(shop.path("k"), slip).unwrap();
+        let ran = shop.run(["snapshots", "--key-file", "k"]).ends_with(2);
+        ran.says(&["key file k", "spaces before or after the key", "a line end is no trouble"]);
+    }
+    fs_err::write(shop.path("k"), format!("\n{key}\n")).unwrap();
+    shop.run(["snapshots", "--key-file", "k"]).ends_with(2).says(&["first line is empty"]);
+    // In a password that a person chose they count, for opening; nobody adds such a one by accident.
+    fs_err::write(shop.path("k"), "chosen \n").unwrap();
+    shop.run(["snapshots", "--key-file", "k"]).ends_with(12).says(&["spaces before or after the key count"]);
+    shop.run(["key", "add", "k"]).ends_with(2).says(&["spaces before or after the key"]);
+}
+
+#[test]
 fn a_key_file_is_never_overwritten() {
     let shop = Shop::protected();
     let key = shop.key();

@@ -5,6 +5,7 @@
 mod backup;
 mod browse;
 mod config;
+mod doctor;
 mod endings;
 mod keys;
 mod machine;

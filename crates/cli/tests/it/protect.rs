@@ -115,6 +115,21 @@ fn what_an_interrupted_start_left_is_taken_up() {
 }
 
 #[test]
+fn a_disk_that_is_not_mounted_gets_no_second_repository() {
+    let shop = Shop::protected();
+    fs_err::rename(shop.path("backups"), shop.beside("unplugged")).unwrap();
+    for empty in [false, true] {
+        if empty {
+            fs_err::create_dir(shop.path("backups")).unwrap();
+        }
+        shop.run(["protect", "./uploads"]).ends_with(4).says(&["is its disk mounted", "lastgood init"]);
+        assert!(!shop.path("backups/config").exists());
+    }
+    shop.run(["init"]).ok();
+    shop.run(["protect", "./uploads"]).ok();
+}
+
+#[test]
 fn a_folder_that_holds_something_else_is_no_place_for_a_repository() {
     let shop = Shop::new();
     fs_err::create_dir(shop.beside("full")).unwrap();
@@ -146,4 +161,16 @@ fn names_of_sources_are_unique_and_side_files_are_no_sources() {
     assert_eq!(names, [("shop", "sqlite"), ("shop-2", "files")]);
     assert_eq!(report["runs"][0]["proof"]["mismatches_total"], 0);
     drop(db);
+}
+
+#[test]
+fn a_database_that_somebody_keeps_locked_is_locked_and_no_mistake_of_the_user() {
+    let shop = Shop::new();
+    shop.sql("PRAGMA journal_mode = delete");
+    let user = rusqlite::Connection::open(shop.path("shop.db")).unwrap();
+    user.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    shop.run(["protect", "shop.db", "uploads"]).ends_with(11).says(&["shop.db", "locked", "next:", "fuser"]);
+    assert!(!shop.path("lastgood.toml").exists() && !shop.path("backups").exists());
+    user.execute_batch("COMMIT").unwrap();
+    shop.run(["protect", "shop.db", "uploads"]).ok();
 }

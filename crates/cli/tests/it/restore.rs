@@ -52,7 +52,11 @@ fn removing_what_is_extra_shows_a_plan_and_wants_a_yes() {
     shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ok();
     let extra = shop.restored_upload(&to, "extra.txt");
     fs_err::write(&extra, "x").unwrap();
-    shop.run(words).ends_with(4).says(&["Plan:", "REMOVED", "nothing was changed", "--yes"]);
+    let named = [extra.to_str().unwrap(), "To be REMOVED", "1 entry, 1 B", "Plan:"];
+    shop.run(words).ends_with(4).says(&named).says(&["nothing was changed", "--yes"]);
+    shop.run(words.iter().chain(&["--dry-run"])).ok().says(&named);
+    let (code, plan) = shop.json(words.iter().chain(&["--dry-run"]));
+    assert_eq!((code, plan["removals"]["paths"][0].as_str()), (Some(0), extra.to_str()), "{plan}");
     assert!(extra.exists());
     shop.run(words.iter().chain(&["--yes"])).ok().says(&["were removed"]);
     assert!(!extra.exists());
@@ -208,4 +212,45 @@ fn damage_is_named_by_object_point_and_path_and_no_wrong_byte_is_restored() {
     let (_, list) = shop.json(["snapshots"]);
     assert_eq!(list["damaged"][0]["id"], name.as_str());
     shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ends_with(5).says(&[&name[..8], "cannot be told"]);
+}
+
+#[test]
+fn a_restore_of_the_folder_that_holds_the_repository_removes_neither_it_nor_its_key() {
+    let shop = Shop::new();
+    shop.run(["protect", "."]).ok();
+    fs_err::create_dir(shop.path("new")).unwrap();
+    fs_err::write(shop.path("new/file"), "x").unwrap();
+    shop.run(["restore", "latest", "--in-place", "--delete", "--yes"]).ok().says(&["never removed"]);
+    assert!(!shop.path("new").exists() && shop.path("lastgood.key").exists());
+    shop.run(["verify"]).ok();
+}
+
+#[test]
+fn a_target_that_can_be_none_is_refused_before_anything_changed() {
+    let shop = Shop::protected();
+    fs_err::write(shop.path("file"), "mine").unwrap();
+    for to in ["/proc/lastgood", "/dev/null", "file", "file/below"] {
+        shop.run(["restore", "latest", "--to", to]).ends_with(4).says(&["cannot be restored to", "next:"]);
+    }
+    assert_eq!(fs_err::read_to_string(shop.path("file")).unwrap(), "mine");
+    for scratch in ["/nosuch", "file"] {
+        shop.run(["protect", "uploads", "--scratch", scratch]).ends_with(4).says(&["no folder to restore to"]);
+    }
+    assert_eq!(shop.snapshots().len(), 1, "nothing was taken either");
+    shop.run(["restore", "latest"]).ends_with(2).says(&["--to DIR", "--in-place"]);
+}
+
+#[test]
+fn original_absolute_paths_are_understood_everywhere() {
+    let shop = Shop::protected();
+    let (folder, file, database) = (shop.path("uploads"), shop.path("uploads/a.txt"), shop.path("shop.db"));
+    let [folder, file, database] = [&folder, &file, &database].map(|path| path.to_str().unwrap());
+    shop.run(["ls", "latest", folder]).ok().says(&["a.txt", "deep/"]);
+    assert_eq!(shop.run(["cat", "latest", file]).ok().stdout, "first");
+    assert!(shop.run(["cat", "latest", database]).ok().bytes.starts_with(b"SQLite format 3\0"));
+    assert!(shop.run(["find", database]).ok().stdout.ends_with("shop/shop.db\n"));
+    shop.run(["diff", "latest", "latest", folder]).ok();
+    shop.run(["restore", "latest", "--to", "some", "--path", file, "--path", database]).ok().says(&["2 files"]);
+    assert_eq!(Shop::items(&shop.path("some/shop/shop.db")), ["tea", "cup", "pot"]);
+    shop.run(["cat", "latest", "/nowhere/at/all"]).ends_with(14).says(&["lastgood ls", "lastgood find"]);
 }

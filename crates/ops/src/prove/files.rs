@@ -5,12 +5,14 @@ use lastgood_model::{Monitor, Node, NodeKind, Result};
 use lastgood_repo::BlobReader;
 use lastgood_repo::index::BlobRef;
 use lastgood_repo::sha256::sha256;
+use lastgood_sources::files::target::{Seen, TreeView, ViewDir};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// Mismatches told in full.
 const KEPT_MAX: usize = 1000;
@@ -48,25 +50,57 @@ impl Tally {
     }
 }
 
-/// A comparison of many entries, done batch by batch on all cores.
+/// A comparison of many entries below a folder, done batch by batch on all cores. Entries are found by open directories,
+/// so that no path is too long. Counts into the monitor what was read back.
 pub(crate) struct Comparison<'a> {
     reader: &'a BlobReader,
     monitor: &'a Monitor,
-    batch: Vec<(PathBuf, Option<PathBuf>, Node)>,
+    folder: PathBuf,
+    /// `None` when there is no such folder.
+    view: Option<TreeView>,
+    batch: Vec<Entry>,
+    /// The directory of the entry added last, and how many directories the batch holds open.
+    dir: Option<Arc<ViewDir>>,
+    dirs: usize,
     tally: Tally,
+}
+
+/// One restored entry to compare.
+struct Entry {
+    /// The directory it should be in; the reason in words when that cannot be looked into.
+    dir: Result<Option<Arc<ViewDir>>, String>,
+    /// Below the folder.
+    path: Vec<u8>,
+    original: Option<PathBuf>,
+    node: Node,
 }
 
 impl<'a> Comparison<'a> {
     const BATCH: usize = 2048;
+    /// Directories held open by one batch.
+    const BATCH_DIRS: usize = 400;
 
-    pub(crate) fn new(reader: &'a BlobReader, monitor: &'a Monitor) -> Self {
-        Self { reader, monitor, batch: Vec::new(), tally: Tally::default() }
+    pub(crate) fn new(reader: &'a BlobReader, folder: &Path, monitor: &'a Monitor) -> Result<Self> {
+        let view = TreeView::open(folder)?;
+        let (folder, tally) = (folder.to_owned(), Tally::default());
+        Ok(Self { reader, monitor, folder, view, batch: Vec::new(), dir: None, dirs: 0, tally })
     }
 
-    /// Has an entry compared, now or with the others of its batch.
-    pub(crate) fn add(&mut self, restored: PathBuf, original: Option<PathBuf>, node: Node) -> Result<()> {
-        self.batch.push((restored, original, node));
-        if self.batch.len() >= Self::BATCH { self.run() } else { Ok(()) }
+    /// Has the entry at `path` below the folder compared, now or with the others of its batch.
+    pub(crate) fn add(&mut self, path: &[u8], original: Option<PathBuf>, node: Node) -> Result<()> {
+        let (above, _) = split(path);
+        let dir = match self.view.as_mut().map(|view| view.dir(above)).transpose() {
+            Ok(dir) => Ok(dir.flatten()),
+            Err(error) => Err(error.chain()),
+        };
+        if let Ok(Some(dir)) = &dir
+            && !self.dir.as_ref().is_some_and(|last| Arc::ptr_eq(last, dir))
+        {
+            self.dirs += 1;
+            self.dir = Some(dir.clone());
+        }
+        self.batch.push(Entry { dir, path: path.to_vec(), original, node });
+        if self.batch.len() >= Self::BATCH || self.dirs >= Self::BATCH_DIRS { self.run() } else { Ok(()) }
     }
 
     /// Compares what is left and tells what was found.
@@ -77,108 +111,127 @@ impl<'a> Comparison<'a> {
 
     fn run(&mut self) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
+        (self.dir, self.dirs) = (None, 0);
         let next = AtomicUsize::new(0);
+        let this = &*self;
         std::thread::scope(|scope| {
             for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
                 scope.spawn(|| {
-                    while let Some((restored, original, node)) = batch.get(next.fetch_add(1, Relaxed)) {
-                        if self.monitor.is_cancelled() {
+                    while let Some(entry) = batch.get(next.fetch_add(1, Relaxed)) {
+                        if this.monitor.is_cancelled() {
                             return;
                         }
-                        compare_file(self.reader, restored, original.as_deref(), node, &self.tally);
+                        this.compare(entry);
                     }
                 });
             }
         });
         self.monitor.check_cancelled()
     }
+
+    /// Compares one restored entry with what the recovery point says, and with its original if that stood still.
+    fn compare(&self, entry: &Entry) {
+        let Entry { node, .. } = entry;
+        let (dir, seen) = match self.look(entry) {
+            Ok(found) => found,
+            Err(reason) => return self.mismatch(entry, &reason),
+        };
+        if seen.kind != node.kind {
+            return self.mismatch(entry, "is of another kind");
+        }
+        if node.kind != NodeKind::Symlink && seen.mode != node.mode && rustix::process::geteuid().is_root() {
+            self.mismatch(entry, &format!("has mode {:o}, not {:o}", seen.mode, node.mode));
+        }
+        if seen.mtime != node.mtime {
+            self.mismatch(entry, "has another modification time");
+        }
+        match node.kind {
+            NodeKind::Symlink => {
+                let leads_there = dir.read_link(name_of(&entry.path)).is_ok_and(|text| text == node.link_target);
+                if !leads_there {
+                    self.mismatch(entry, "leads elsewhere");
+                }
+            }
+            NodeKind::File => {
+                self.tally.files.fetch_add(1, Relaxed);
+                self.monitor.counters.files.fetch_add(1, Relaxed);
+                if let Err(reason) = self.compare_content(dir, entry) {
+                    self.mismatch(entry, &reason);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn look<'e>(&self, entry: &'e Entry) -> Result<(&'e ViewDir, Seen), String> {
+        let absent = || "is not there".to_owned();
+        let dir = entry.dir.as_ref().map_err(|reason| format!("cannot be looked at: {reason}"))?;
+        let dir = dir.as_ref().ok_or_else(absent)?;
+        let seen = dir.look(name_of(&entry.path)).map_err(|e| format!("cannot be looked at: {}", e.chain()))?;
+        Ok((dir, seen.ok_or_else(absent)?))
+    }
+
+    fn mismatch(&self, entry: &Entry, reason: &str) {
+        let path = self.folder.join(OsStr::from_bytes(&entry.path));
+        self.tally.mismatch(format!("{} {reason}", printable(&path)));
+    }
+
+    fn compare_content(&self, dir: &ViewDir, entry: &Entry) -> Result<(), String> {
+        let Entry { node, original, .. } = entry;
+        let original = original.as_deref();
+        let unreadable = |error: std::io::Error| format!("cannot be read back: {error}");
+        let mut file =
+            dir.open_file(name_of(&entry.path)).map_err(|e| format!("cannot be read back: {}", e.chain()))?;
+        let mut twin = original.and_then(|path| steady(path, node));
+        let mut data = Vec::new();
+        let mut other = Vec::new();
+        let mut length = 0u64;
+        for id in node.content.as_deref().unwrap_or_default() {
+            // A single file may be most of a recovery point. Whoever ended the comparison says so.
+            if self.monitor.is_cancelled() {
+                return Ok(());
+            }
+            let location = self.reader.index.find(BlobRef::from(*id));
+            let location = location.ok_or_else(|| format!("cannot be compared: blob {} is in no index", id.short()))?;
+            data.resize(location.plain_length() as usize, 0);
+            file.read_exact(&mut data).map_err(unreadable)?;
+            if sha256(&data) != id.0.0 {
+                return Err(format!("differs from the recovery point at byte {length}"));
+            }
+            if let Some(original_file) = &mut twin {
+                other.resize(data.len(), 0);
+                // An original that was cut short meanwhile has changed and says nothing.
+                if original_file.read_exact(&mut other).is_err() {
+                    twin = None;
+                } else if other != data && original.is_some_and(|path| steady(path, node).is_some()) {
+                    return Err(format!("differs from its original at byte {length}"));
+                }
+            }
+            length += data.len() as u64;
+            self.monitor.counters.bytes.fetch_add(data.len() as u64, Relaxed);
+        }
+        let rest = file.read(&mut [0; 1]).map_err(unreadable)?;
+        if rest != 0 || length != node.size {
+            return Err("has another length than the recovery point says".to_owned());
+        }
+        self.tally.bytes.fetch_add(length, Relaxed);
+        if twin.is_some() {
+            self.tally.equal.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
 }
 
-/// Compares one restored entry with what the recovery point says, and with its original if that stood still.
-fn compare_file(reader: &BlobReader, restored: &Path, original: Option<&Path>, node: &Node, tally: &Tally) {
-    let meta = match fs_err::symlink_metadata(restored) {
-        Ok(meta) => meta,
-        Err(error) => return tally.mismatch(format!("{} is not there: {error}", printable(restored))),
-    };
-    let kind = meta.file_type();
-    let same_kind = match node.kind {
-        NodeKind::File => kind.is_file(),
-        NodeKind::Dir => kind.is_dir(),
-        NodeKind::Symlink => kind.is_symlink(),
-        NodeKind::Fifo => kind.is_fifo(),
-        NodeKind::Socket => kind.is_socket(),
-        NodeKind::BlockDevice => kind.is_block_device(),
-        NodeKind::CharDevice => kind.is_char_device(),
-    };
-    if !same_kind {
-        return tally.mismatch(format!("{} is of another kind", printable(restored)));
-    }
-    if node.kind != NodeKind::Symlink && meta.mode() & 0o7777 != node.mode && rustix::process::geteuid().is_root() {
-        tally.mismatch(format!("{} has mode {:o}, not {:o}", printable(restored), meta.mode() & 0o7777, node.mode));
-    }
-    if (meta.mtime(), meta.mtime_nsec()) != (node.mtime.secs, i64::from(node.mtime.nanos)) {
-        tally.mismatch(format!("{} has another modification time", printable(restored)));
-    }
-    match node.kind {
-        NodeKind::Symlink => {
-            let target = fs_err::read_link(restored).unwrap_or_default();
-            if target.as_os_str().as_bytes() != node.link_target {
-                tally.mismatch(format!("{} leads elsewhere", printable(restored)));
-            }
-        }
-        NodeKind::File => {
-            tally.files.fetch_add(1, Relaxed);
-            if let Err(text) = compare_content(reader, restored, original, node, tally) {
-                tally.mismatch(text);
-            }
-        }
-        _ => {}
+/// The directory of a path, and the name in it.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&path[..0], path),
     }
 }
 
-fn compare_content(
-    reader: &BlobReader,
-    restored: &Path,
-    original: Option<&Path>,
-    node: &Node,
-    tally: &Tally,
-) -> Result<(), String> {
-    let unreadable = |error: std::io::Error| format!("{} cannot be read back: {error}", printable(restored));
-    let mut file = fs_err::File::open(restored).map_err(unreadable)?;
-    let mut twin = original.and_then(|path| steady(path, node));
-    let mut data = Vec::new();
-    let mut other = Vec::new();
-    let mut length = 0u64;
-    for id in node.content.as_deref().unwrap_or_default() {
-        let location = reader
-            .index
-            .find(BlobRef::from(*id))
-            .ok_or_else(|| format!("{}: blob {} is in no index", printable(restored), id.short()))?;
-        data.resize(location.plain_length() as usize, 0);
-        file.read_exact(&mut data).map_err(unreadable)?;
-        if sha256(&data) != id.0.0 {
-            return Err(format!("{} differs from the recovery point at byte {length}", printable(restored)));
-        }
-        if let Some(original_file) = &mut twin {
-            other.resize(data.len(), 0);
-            // An original that was cut short meanwhile has changed and says nothing.
-            if original_file.read_exact(&mut other).is_err() {
-                twin = None;
-            } else if other != data && original.is_some_and(|path| steady(path, node).is_some()) {
-                return Err(format!("{} differs from its original at byte {length}", printable(restored)));
-            }
-        }
-        length += data.len() as u64;
-    }
-    let rest = file.read(&mut [0; 1]).map_err(unreadable)?;
-    if rest != 0 || length != node.size {
-        return Err(format!("{} has another length than the recovery point says", printable(restored)));
-    }
-    tally.bytes.fetch_add(length, Relaxed);
-    if twin.is_some() {
-        tally.equal.fetch_add(1, Relaxed);
-    }
-    Ok(())
+fn name_of(path: &[u8]) -> &[u8] {
+    split(path).1
 }
 
 /// The original, if it is still as it was when it was captured.

@@ -2,10 +2,10 @@
 //! write, or is asked for twice. Looked at without changing anything.
 
 use super::select::Root;
-use crate::prove::files::Comparison;
+use crate::prove::files::{Comparison, split};
 use lastgood_model::{Monitor, NodeKind, Result};
 use lastgood_repo::BlobReader;
-use std::os::unix::ffi::OsStrExt;
+use lastgood_sources::files::target::TreeView;
 use std::path::Path;
 
 /// What is there already.
@@ -17,15 +17,17 @@ pub(super) struct Found {
 
 /// `None` when anything is missing or differs; the content is read only when all lengths are right.
 pub(super) fn look(reader: &BlobReader, folder: &Path, roots: &[Root], monitor: &Monitor) -> Result<Option<Found>> {
+    let Some(mut view) = TreeView::open(folder)? else { return Ok(None) };
     let mut fits = true;
     for root in roots {
         let mut unreadable = false;
         root.for_each_past(reader, monitor, &mut |_| unreadable = true, &mut |walked| {
-            let place = folder.join(std::ffi::OsStr::from_bytes(walked.path));
+            let (above, name) = split(walked.path);
+            let seen = view.dir(above).ok().flatten().and_then(|dir| dir.look(name).ok().flatten());
             fits = fits
-                && fs_err::symlink_metadata(&place).is_ok_and(|meta| {
-                    meta.is_dir() == (walked.node.kind == NodeKind::Dir)
-                        && (walked.node.kind != NodeKind::File || meta.len() == walked.node.size)
+                && seen.is_some_and(|seen| {
+                    (seen.kind == NodeKind::Dir) == (walked.node.kind == NodeKind::Dir)
+                        && (walked.node.kind != NodeKind::File || seen.size == walked.node.size)
                 });
             Ok(())
         })?;
@@ -33,12 +35,9 @@ pub(super) fn look(reader: &BlobReader, folder: &Path, roots: &[Root], monitor: 
             return Ok(None);
         }
     }
-    let mut comparison = Comparison::new(reader, monitor);
+    let mut comparison = Comparison::new(reader, folder, monitor)?;
     for root in roots {
-        root.for_each(reader, monitor, &mut |walked| {
-            let place = folder.join(std::ffi::OsStr::from_bytes(walked.path));
-            comparison.add(place, None, walked.node.clone())
-        })?;
+        root.for_each(reader, monitor, &mut |walked| comparison.add(walked.path, None, walked.node.clone()))?;
     }
     let (files, bytes, mismatches) = comparison.finish()?.sums();
     Ok((mismatches == 0).then_some(Found { files, bytes }))

@@ -1,20 +1,21 @@
 //! Restoring to the original places: looked at first, so that a person sees what will change; databases swapped in
 //! whole, files compared and only differences written.
 
+use super::place::Base;
 use super::select::Root;
 use super::sidecars;
 use super::write::Writer;
-use super::{Destination, RestorePlan, RestoreReport, Swapped, without_source};
+use super::{Destination, RestorePlan, RestoreReport, Swapped};
+use crate::prove::files::split;
 use lastgood_model::node::display_path;
-use lastgood_model::{Context, Error, Monitor, NodeKind, Result};
+use lastgood_model::{Context, Error, Monitor, Node, NodeKind, Result};
 use lastgood_repo::BlobReader;
-use lastgood_sources::files::target::{Scratch, Target, TargetOptions};
+use lastgood_sources::files::target::{Scratch, Target, TargetOptions, TreeView};
 use lastgood_sources::sqlite::{self, SwapOptions, plan_swap};
 use serde::Serialize;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Databases are restored into folders called so, beside their originals.
 const SCRATCH_PREFIX: &str = ".lastgood-restore";
@@ -46,39 +47,29 @@ pub struct PlaceState {
 pub(super) fn compare(reader: &BlobReader, roots: &[Root], monitor: &Monitor) -> Result<InPlaceReport> {
     let mut report = InPlaceReport::default();
     for root in roots {
-        let swap = root.is_swap(&Destination::InPlace);
+        let origin = root.origin_file().filter(|_| root.is_swap(&Destination::InPlace));
+        let base = Base::of(root, &Destination::InPlace);
+        let mut view = base.view()?;
         root.for_each(reader, monitor, &mut |walked| {
-            let path = match root.origin_file().filter(|_| swap) {
-                Some(origin) => origin,
-                None => place_of(walked.path),
+            let full = match &origin {
+                Some(origin) => origin.as_os_str().as_bytes().to_vec(),
+                None => base.full(base.below(walked.path)),
             };
-            let state = match fs_err::symlink_metadata(&path) {
-                Err(_) => {
-                    report.missing += 1;
-                    "missing"
+            let state = match (&origin, &mut view) {
+                (Some(origin), _) => {
+                    let folder = TreeView::open(origin.parent().unwrap_or(Path::new("/")))?;
+                    folder.map_or(Ok(MISSING), |mut view| state(&mut view, split(&full).1, walked.node))?
                 }
-                Ok(meta) => {
-                    let kind_fits = match walked.node.kind {
-                        NodeKind::Dir => meta.is_dir(),
-                        NodeKind::File => meta.is_file() && meta.len() == walked.node.size,
-                        NodeKind::Symlink => {
-                            fs_err::read_link(&path).is_ok_and(|t| t.as_os_str().as_bytes() == walked.node.link_target)
-                        }
-                        _ => !meta.is_dir() && !meta.is_file(),
-                    };
-                    let mtime = (meta.mtime(), meta.mtime_nsec());
-                    let time_fits = walked.node.kind != NodeKind::File
-                        || mtime == (walked.node.mtime.secs, i64::from(walked.node.mtime.nanos));
-                    if kind_fits && time_fits {
-                        report.same += 1;
-                        return Ok(());
-                    }
-                    report.differing += 1;
-                    "differs"
-                }
+                (None, Some(view)) => state(view, base.below(walked.path), walked.node)?,
+                (None, None) => MISSING,
             };
-            if report.examples.len() < EXAMPLES {
-                report.examples.push(PlaceState { path: display_path(path.as_os_str().as_bytes()), state });
+            match state {
+                SAME => report.same += 1,
+                MISSING => report.missing += 1,
+                _ => report.differing += 1,
+            }
+            if state != SAME && report.examples.len() < EXAMPLES {
+                report.examples.push(PlaceState { path: display_path(&full), state });
             }
             Ok(())
         })?;
@@ -86,8 +77,29 @@ pub(super) fn compare(reader: &BlobReader, roots: &[Root], monitor: &Monitor) ->
     Ok(report)
 }
 
-fn place_of(path: &[u8]) -> PathBuf {
-    PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", without_source(path)].concat()))
+const SAME: &str = "same";
+const MISSING: &str = "missing";
+const DIFFERS: &str = "differs";
+
+/// How what is at `path` compares, as far as a look tells. What cannot be looked at differs.
+fn state(view: &mut TreeView, path: &[u8], node: &Node) -> Result<&'static str> {
+    let (above, name) = split(path);
+    let Ok(dir) = view.dir(above) else { return Ok(DIFFERS) };
+    let Some(dir) = dir else { return Ok(MISSING) };
+    let seen = match dir.look(name) {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return Ok(MISSING),
+        Err(_) => return Ok(DIFFERS),
+    };
+    let fits = match node.kind {
+        NodeKind::Dir => seen.kind == NodeKind::Dir,
+        NodeKind::File => seen.kind == NodeKind::File && seen.size == node.size && seen.mtime == node.mtime,
+        NodeKind::Symlink => {
+            seen.kind == NodeKind::Symlink && dir.read_link(name).is_ok_and(|text| text == node.link_target)
+        }
+        _ => !matches!(seen.kind, NodeKind::Dir | NodeKind::File),
+    };
+    Ok(if fits { SAME } else { DIFFERS })
 }
 
 pub(super) fn execute(
@@ -99,7 +111,8 @@ pub(super) fn execute(
     // Databases first: a swap that is refused, because somebody has the database open, must not leave files restored
     // that belong to another state of it.
     let trees: Vec<&Root> = plan.roots.iter().filter(|r| !r.is_swap(&Destination::InPlace)).collect();
-    let sidecars = sidecars::find(&plan.reader, &plan.snapshot, &trees, monitor, place_of)?;
+    let place = |path: &[u8]| plan.request.to.place_of(path);
+    let sidecars = sidecars::find(&plan.reader, &plan.snapshot, &trees, monitor, place)?;
     if !plan.request.force {
         sidecars.require_unused()?;
     }
@@ -108,16 +121,11 @@ pub(super) fn execute(
     }
     report.moved_aside = sidecars.move_aside()?;
     for root in trees {
-        let path = without_source(&root.path);
-        let (above, name) = match path.iter().rposition(|b| *b == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], path),
-        };
-        let parent = PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", above].concat()));
-        let target = Target::open(&parent, options)?;
-        let mut writer = Writer::new(&plan.reader, &target, monitor);
+        let base = Base::of(root, &plan.request.to);
+        let target = Target::open(base.folder(), options)?;
+        let mut writer = Writer::new(&plan.reader, &target, monitor).removing(plan.summary.removals.as_ref());
         let root = Root { above: Vec::new(), ..root.clone() };
-        writer.restore(&root, name)?;
+        writer.restore(&root, base.below(&root.path))?;
         writer.finish(report)?;
     }
     Ok(())
@@ -134,7 +142,7 @@ fn swap(
     let origin = root.origin_file().ok_or_else(|| Error::corrupt("the manifest names no original place"))?;
     let folder = origin.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("/"));
     fs_err::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    crate::prove::remove_leftovers(folder, SCRATCH_PREFIX);
+    crate::prove::remove_leftovers(folder, SCRATCH_PREFIX, monitor)?;
     let scratch = Scratch::create(folder, SCRATCH_PREFIX)?;
     let target = Target::open(scratch.path(), options)?;
     let mut writer = Writer::new(&plan.reader, &target, monitor);

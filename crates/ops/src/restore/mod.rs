@@ -8,25 +8,31 @@
 mod already;
 mod compare;
 mod in_place;
+mod interrupted;
 mod mark;
+mod place;
+mod removals;
 mod select;
 mod sidecars;
 mod window;
 mod write;
 
 pub use in_place::{InPlaceReport, PlaceState};
+pub use removals::{Kept, Removal, Removals};
 
 use crate::snapshots::{is_loss, manifest};
 use lastgood_model::manifest::{Manifest, Problem, ProblemKind, SourceOutcome};
 use lastgood_model::node::display_path;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
-use lastgood_sources::files::target::{Overwrite, OwnerPolicy, Target, TargetOptions};
+use lastgood_sources::files::target::{Overwrite, OwnerPolicy, TargetOptions};
 use mark::Mark;
+use place::Base;
 use select::{Root, Selection};
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use write::Writer;
 
@@ -37,6 +43,16 @@ pub enum Destination {
     Folder(PathBuf),
     /// The original places.
     InPlace,
+}
+
+impl Destination {
+    /// Where a path of the recovery point goes that is not swapped in.
+    fn place_of(&self, path: &[u8]) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(OsStr::from_bytes(path)),
+            Self::InPlace => PathBuf::from(OsStr::from_bytes(&[b"/", without_source(path)].concat())),
+        }
+    }
 }
 
 /// What to restore and how.
@@ -52,6 +68,9 @@ pub struct RestoreRequest {
     pub overwrite: bool,
     /// Remove what is there and not in the recovery point, within restored directories.
     pub delete_extra: bool,
+    /// Places that are never removed, nor what holds them: repositories and their keys. The repository that is restored
+    /// from is always among them.
+    pub never_remove: Vec<PathBuf>,
     /// Whom files belong to; `None` for the default of [`TargetOptions`].
     pub owners: Option<OwnerPolicy>,
     /// Replace a database although somebody has it open.
@@ -67,6 +86,7 @@ impl RestoreRequest {
             paths: Vec::new(),
             overwrite: false,
             delete_extra: false,
+            never_remove: Vec::new(),
             owners: None,
             force: false,
         }
@@ -112,6 +132,9 @@ pub struct PlanSummary {
     /// For a restore in place: how what is there compares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlaceReport>,
+    /// What will be removed, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removals: Option<Removals>,
 }
 
 /// One thing to restore.
@@ -190,12 +213,12 @@ pub struct Swapped {
 /// Plans a restore.
 ///
 /// # Errors
-/// [`ErrorKind::Absent`] for a source or path that is not there, [`ErrorKind::Conflict`] when something is in the way,
-/// [`ErrorKind::Unsupported`] for a source that has no original place.
+/// [`ErrorKind::Absent`] for a source or path that is not there, [`ErrorKind::Conflict`] when something is in the way or
+/// the target can be no folder, [`ErrorKind::Unsupported`] for a source that has no original place.
 pub fn plan(
     repository: &Arc<Repository>,
     snapshot: Snapshot,
-    request: RestoreRequest,
+    mut request: RestoreRequest,
     monitor: &Monitor,
 ) -> Result<RestorePlan> {
     // A lock keeps others from deleting what is being read. Where none can be written, because the store is read-only or
@@ -223,13 +246,25 @@ pub fn plan(
     };
     let selection = Selection { sources: &request.sources, paths: &request.paths };
     let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
-    if let Destination::Folder(folder) = &request.to {
-        refuse_repository(folder, &repository.location())?;
+    match &request.to {
+        Destination::Folder(folder) => {
+            place::require_usable(folder)?;
+            refuse_repository(folder, &repository.location())?;
+        }
+        Destination::InPlace => {
+            for root in &roots {
+                let file = root.origin_file().filter(|_| root.is_swap(&request.to));
+                let folder = file.as_deref().map(|file| file.parent().unwrap_or(Path::new("/")));
+                place::require_usable(folder.unwrap_or(Base::of(root, &request.to).folder()))?;
+            }
+        }
     }
+    request.never_remove.push(PathBuf::from(repository.location()));
     let mut already = None;
     let resumes = match &request.to {
         Destination::Folder(folder) => match mark::may_begin(folder, snapshot.id, &roots, request.overwrite) {
             Ok(resumes) => resumes,
+            Err(occupied) if request.delete_extra => return Err(occupied),
             // A restore that was killed at its very end is done; repeating it must not be an error.
             Err(occupied) => match already::look(&reader, folder, &roots, monitor)? {
                 Some(found) => {
@@ -258,6 +293,7 @@ pub fn plan(
         bytes: 0,
         resumes,
         in_place: None,
+        removals: None,
     };
     for root in &roots {
         root.for_each(&reader, monitor, &mut |walked| {
@@ -273,6 +309,11 @@ pub fn plan(
     }
     if request.to == Destination::InPlace {
         summary.in_place = Some(in_place::compare(&reader, &roots, monitor)?);
+    }
+    if request.delete_extra {
+        let trees: Vec<&Root> = roots.iter().filter(|root| !root.is_swap(&request.to)).collect();
+        let spared = sidecars::find(&reader, &snapshot, &trees, monitor, |path| request.to.place_of(path))?.paths();
+        summary.removals = Some(removals::find(&reader, &roots, &request, &spared, monitor)?);
     }
     Ok(RestorePlan {
         repository: repository.clone(),
@@ -337,33 +378,11 @@ impl RestorePlan {
             incomplete: self.manifest.iter().flat_map(lacks).collect(),
             moved_aside: Vec::new(),
         };
-        match &self.request.to {
-            Destination::Folder(_) if self.already.is_some() => {
-                let found = self.already.unwrap_or_default();
-                (report.files, report.files_same) = (found.files, found.files);
-                (report.dirs, report.bytes) = (self.summary.dirs, found.bytes);
-            }
-            Destination::Folder(folder) => {
-                if overwrite {
-                    let place = |path: &[u8]| folder.join(std::ffi::OsStr::from_bytes(path));
-                    let roots: Vec<&Root> = self.roots.iter().collect();
-                    let sidecars = sidecars::find(&self.reader, &self.snapshot, &roots, monitor, place)?;
-                    if !self.request.force {
-                        sidecars.require_unused()?;
-                    }
-                    report.moved_aside = sidecars.move_aside()?;
-                }
-                let target = Target::open(folder, options)?;
-                let mark = Mark::set(folder, self.snapshot.id)?;
-                let made_before = self.resumes && !self.request.overwrite;
-                let mut writer = Writer::new(&self.reader, &target, monitor).resuming(made_before);
-                for root in &self.roots {
-                    writer.restore(root, &root.path)?;
-                }
-                writer.finish(&mut report)?;
-                mark.clear()?;
-            }
-            Destination::InPlace => in_place::execute(&self, options, monitor, &mut report)?,
+        if let Err(error) = self.carry_out(options, monitor, &mut report) {
+            return Err(match error.kind() {
+                ErrorKind::Cancelled => error.with_hint(interrupted::left(&self, &report)),
+                _ => error,
+            });
         }
         let (problems, total) = monitor.problems();
         report.problems = problems;
@@ -371,6 +390,40 @@ impl RestorePlan {
         drop(self.lock);
         tracing::debug!(repository = %self.repository.location(), "restored");
         Ok(report)
+    }
+
+    fn carry_out(&self, options: TargetOptions, monitor: &Arc<Monitor>, report: &mut RestoreReport) -> Result<()> {
+        match &self.request.to {
+            Destination::Folder(_) if self.already.is_some() => {
+                let found = self.already.unwrap_or_default();
+                (report.files, report.files_same) = (found.files, found.files);
+                (report.dirs, report.bytes) = (self.summary.dirs, found.bytes);
+            }
+            Destination::Folder(folder) => {
+                if options.overwrite != Overwrite::Never {
+                    let place = |path: &[u8]| self.request.to.place_of(path);
+                    let roots: Vec<&Root> = self.roots.iter().collect();
+                    let sidecars = sidecars::find(&self.reader, &self.snapshot, &roots, monitor, place)?;
+                    if !self.request.force {
+                        sidecars.require_unused()?;
+                    }
+                    report.moved_aside = sidecars.move_aside()?;
+                }
+                let target = place::open(folder, options)?;
+                let mark = Mark::set(folder, self.snapshot.id)?;
+                let made_before = self.resumes && !self.request.overwrite;
+                let mut writer = Writer::new(&self.reader, &target, monitor)
+                    .resuming(made_before)
+                    .removing(self.summary.removals.as_ref());
+                for root in &self.roots {
+                    writer.restore(root, &root.path)?;
+                }
+                writer.finish(report)?;
+                mark.clear()?;
+            }
+            Destination::InPlace => in_place::execute(self, options, monitor, report)?,
+        }
+        Ok(())
     }
 }
 
@@ -394,7 +447,7 @@ fn lacks(manifest: &Manifest) -> Vec<String> {
 }
 
 /// What is restored is not sealed; it must not lie among what is.
-fn refuse_repository(folder: &std::path::Path, location: &str) -> Result<()> {
+fn refuse_repository(folder: &Path, location: &str) -> Result<()> {
     let absolute = std::path::absolute(folder).with_context(|| format!("find {}", folder.display()))?;
     let known = absolute.ancestors().find_map(|a| fs_err::canonicalize(a).ok()).unwrap_or_default();
     let repository = fs_err::canonicalize(location).unwrap_or_else(|_| PathBuf::from(location));
@@ -411,7 +464,7 @@ fn conflict(path: &str) -> Error {
 }
 
 /// Reads a directory's names; `None` when there is no such directory.
-fn is_occupied(path: &std::path::Path) -> Result<bool> {
+fn is_occupied(path: &Path) -> Result<bool> {
     match fs_err::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),

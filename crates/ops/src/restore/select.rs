@@ -1,8 +1,9 @@
 //! Which parts of a recovery point are meant, and where each goes.
 
 use super::{Destination, without_source};
-use crate::browse::{Descend, Walked, resolve, walk_past};
-use crate::snapshots::is_loss;
+use crate::browse::{Descend, Walked, absent, resolve, walk_past};
+use crate::originals;
+use crate::snapshots::{find_node, is_loss};
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Monitor, Node, NodeKind, Result};
@@ -111,15 +112,7 @@ pub(super) fn roots(
             found.extend(top.iter().filter(|n| wanted(&n.name)).map(|n| n.name.clone()));
             continue;
         }
-        // A database's original place stands for its source, which holds nothing else.
-        let origin = manifest.and_then(|m| {
-            m.sources.iter().find(|s| s.kind == "sqlite" && s.origins.iter().any(|o| o.as_bytes() == &path[..]))
-        });
-        if let Some(source) = origin.filter(|s| wanted(s.name.as_bytes())) {
-            found.push(source.name.clone().into_bytes());
-            continue;
-        }
-        found.push(find_path(reader, snapshot, &top, path, &wanted)?);
+        found.push(find_path(reader, snapshot, &top, manifest, path, &wanted)?);
     }
     found.sort();
     found.dedup();
@@ -184,29 +177,26 @@ fn find_path(
     reader: &BlobReader,
     snapshot: &Snapshot,
     top: &[Node],
+    manifest: Option<&Manifest>,
     path: &[u8],
     wanted: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>> {
-    let direct = resolve(reader, snapshot, path);
-    if let Ok((clean, Some(_))) = &direct
-        && clean.split(|b| *b == b'/').next().is_some_and(wanted)
-    {
-        return Ok(clean.clone());
+    let clean = originals::clean(path);
+    let is_there = |path: &[u8]| find_node(reader, snapshot, path).map(|node| node.is_some());
+    if path.starts_with(b"/") {
+        let places = originals::places(reader, snapshot, top, manifest, path, wanted)?;
+        return originals::only(path, places)?.ok_or_else(|| absent(path, snapshot));
+    }
+    if clean.split(|b| *b == b'/').next().is_some_and(wanted) && is_there(&clean)? {
+        return Ok(clean);
     }
     for source in top.iter().filter(|n| n.kind == NodeKind::Dir && wanted(&n.name)) {
-        let mut below = source.name.clone();
-        below.push(b'/');
-        below.extend_from_slice(path);
-        if let Ok((clean, Some(_))) = resolve(reader, snapshot, &below) {
-            return Ok(clean);
+        let below = [&source.name[..], b"/", &clean].concat();
+        if is_there(&below)? {
+            return Ok(below);
         }
     }
-    match direct {
-        Err(error) => Err(error),
-        Ok(_) => {
-            Err(Error::new(ErrorKind::Absent, format!("there is no {:?} in the selected sources", display_path(path))))
-        }
-    }
+    Err(absent(path, snapshot))
 }
 
 /// In place, a files source begins at its configured paths: the directories above are not its own to change.
@@ -226,7 +216,15 @@ fn in_place_roots(reader: &BlobReader, snapshot: &Snapshot, roots: Vec<Root>) ->
         match source.kind.as_str() {
             "files" => {
                 for origin in &source.origins {
-                    let full = [source.name.as_bytes(), origin.as_bytes()].concat();
+                    let full = [source.name.as_bytes(), origin.trim_end_matches('/').as_bytes()].concat();
+                    // The root directory has no name to be restored by, and no directory above it: what is in it does.
+                    if root.path == full && origin == "/" {
+                        for node in root.node.subtree.map(|tree| reader.tree(tree)).transpose()?.unwrap_or_default() {
+                            let path = [&full[..], b"/", &node.name].concat();
+                            placed.push(Root { path, node, above: Vec::new(), source: Some(source.clone()) });
+                        }
+                        break;
+                    }
                     if root.path.starts_with(&full) && matches!(root.path.get(full.len()), None | Some(b'/')) {
                         placed.push(root.clone());
                         break;

@@ -9,7 +9,9 @@ use crate::browse::resolve;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result};
 use lastgood_repo::{BlobReader, Snapshot};
 use lastgood_sources::sqlite::users_of;
+use std::collections::HashSet;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const SUFFIXES: [&str; 3] = ["-wal", "-journal", "-shm"];
@@ -53,6 +55,11 @@ pub(super) fn find(
 }
 
 impl Sidecars {
+    /// Where they are.
+    pub(super) fn paths(&self) -> HashSet<Vec<u8>> {
+        self.found.iter().map(|(_, side)| side.as_os_str().as_bytes().to_vec()).collect()
+    }
+
     /// Refuses while somebody has one of the databases open.
     pub(super) fn require_unused(&self) -> Result<()> {
         let mut last: Option<&Path> = None;

@@ -2,6 +2,7 @@
 //! links when their first name is whole, directories' metadata when all in them is done.
 
 use super::compare::differing;
+use super::removals::Removals;
 use super::select::Root;
 use super::window::{Pending, is_final};
 use super::{RestoreFailure, RestoreReport};
@@ -40,6 +41,8 @@ pub(super) struct Writer<'a> {
     /// Directories above the roots, the deepest first: writing into one changes its times.
     above: BTreeMap<(usize, Vec<u8>), (Held, Node)>,
     resumes: bool,
+    /// What may be removed.
+    removals: Option<&'a Removals>,
     /// First names by device, inode and what is there.
     links: HashMap<(u64, u64, u64), First>,
     links_waiting: Vec<Link>,
@@ -108,6 +111,7 @@ impl<'a> Writer<'a> {
             dirs_finished: Vec::new(),
             above: BTreeMap::new(),
             resumes: false,
+            removals: None,
             links: HashMap::new(),
             links_waiting: Vec::new(),
             tally: Tally::default(),
@@ -118,6 +122,12 @@ impl<'a> Writer<'a> {
     /// it has made them.
     pub(super) fn resuming(mut self, yes: bool) -> Self {
         self.resumes = yes;
+        self
+    }
+
+    /// What is in these is removed where it is found, and nothing else.
+    pub(super) fn removing(mut self, removals: Option<&'a Removals>) -> Self {
+        self.removals = removals;
         self
     }
 
@@ -197,9 +207,13 @@ impl<'a> Writer<'a> {
                 return Ok(Some(Frame { nodes: Vec::new().into_iter(), dir: Held::Open(dir), node: Some(node) }));
             }
         };
-        if self.target.options().delete_extra && !dir.is_created() {
+        if let Some(removals) = self.removals.filter(|_| self.target.options().delete_extra && !dir.is_created()) {
             let names: HashSet<&[u8]> = nodes.iter().map(|n| &n.name[..]).collect();
-            self.tally.removed += self.target.remove_extra(&dir, &|name| names.contains(name))?;
+            let is_planned = |name: &[u8]| {
+                let seen = self.target.existing(&dir, name).ok().flatten();
+                seen.is_some_and(|seen| removals.is_planned(&dir.path_of(name), &seen))
+            };
+            self.tally.removed += self.target.remove_extra(&dir, &|name| names.contains(name) || !is_planned(name))?;
         }
         Ok(Some(Frame { nodes: nodes.into_iter(), dir: Held::Open(dir), node: Some(node) }))
     }
@@ -362,6 +376,8 @@ impl<'a> Writer<'a> {
             threads,
             self.monitor,
             |place, data| {
+                // One read may hold the content of tens of thousands of small files.
+                self.monitor.check_cancelled()?;
                 let file = file_of(place);
                 let outcome = file.write(place as u32 as usize, data, self.target, self.monitor);
                 self.monitor.counters.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 impl Rig {
-    fn smith(&self) -> Forge {
+    pub(crate) fn smith(&self) -> Forge {
         Forge::new(self.store.clone(), &self.password)
     }
 }
@@ -149,7 +149,8 @@ fn a_manifest_that_names_places_elsewhere_is_not_followed() {
         let id = point(&manifest(name, "sqlite", &far));
         let repository = rig.open();
         let snapshot = repository.snapshot(id).unwrap();
-        let proof = lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &Arc::new(Monitor::new()));
+        let proof =
+            lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &mut |_| Arc::new(Monitor::new()));
         assert!(!proof.is_ok_and(|report| report.is_proven()), "{name:?}");
         let in_place = RestoreRequest { to: Destination::InPlace, ..RestoreRequest::all_to("/") };
         assert!(restore_with(&rig.open(), id, in_place).is_err(), "{name:?}");
@@ -192,6 +193,7 @@ fn sizes_beyond_everything_take_no_memory_and_end_in_a_report() {
     );
     let report = plan.unwrap().execute(&Arc::new(Monitor::new())).unwrap();
     assert_eq!((report.files, report.problems_total), (3, 3), "{report:?}");
-    let proof = lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &Arc::new(Monitor::new())).unwrap();
+    let proof =
+        lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &mut |_| Arc::new(Monitor::new())).unwrap();
     assert!(!proof.is_proven());
 }

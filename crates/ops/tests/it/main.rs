@@ -3,6 +3,7 @@
 
 mod backup;
 mod browse;
+mod emptied;
 mod faults;
 #[path = "../../../repo/tests/it/forge.rs"]
 mod forge;
@@ -13,4 +14,5 @@ mod prove;
 mod restore;
 mod resume;
 mod rig;
+mod saved;
 mod sidecars;

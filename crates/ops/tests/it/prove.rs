@@ -2,19 +2,20 @@
 
 use crate::rig::{Rig, files, folder, make_database, sqlite};
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
-use lastgood_model::{Monitor, SnapshotId};
-use lastgood_ops::prove::{ProofReport, prove, require};
+use lastgood_model::{ErrorKind, Monitor, SnapshotId};
+use lastgood_ops::prove::{Phase, ProofReport, prove, require};
 use lastgood_stores::MemoryStore;
 use lastgood_testkit::tree_fixture::{self, Options};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 impl Rig {
     fn prove(&self, id: SnapshotId) -> lastgood_model::Result<ProofReport> {
         let repository = self.open();
         let scratch = folder();
         let snapshot = repository.snapshot(id)?;
-        let outcome = prove(&repository, snapshot, scratch.path(), &Arc::new(Monitor::new()));
+        let outcome = prove(&repository, snapshot, scratch.path(), &mut |_| Arc::new(Monitor::new()));
         let left: Vec<PathBuf> = fs_err::read_dir(scratch.path()).unwrap().flatten().map(|e| e.path()).collect();
         assert!(left.is_empty(), "the proof left {left:?}");
         outcome
@@ -108,4 +109,58 @@ fn a_lost_pack_and_a_lost_index_are_found() {
         }
         store.put(&key, &[&bytes]).unwrap();
     }
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_may_be_long_is_proven() {
+    let (rig, _) = Rig::in_memory();
+    let options = Options { small_files: 16, large_bytes: 1000, beyond_path_max: true, ..Options::default() };
+    tree_fixture::build(&rig.path("tree"), &options).unwrap();
+    let id = rig.backup_tree().snapshot.unwrap();
+    let report = rig.prove(id).unwrap();
+    assert!(report.is_proven(), "{:#?}", report.mismatches);
+}
+
+type Phases = Vec<(Phase, Arc<Monitor>)>;
+
+/// Proves with a monitor for each phase; `stop` is the one in which a stop is asked for.
+fn in_phases(rig: &Rig, id: SnapshotId, stop: Option<Phase>) -> (Phases, Result<ProofReport, ErrorKind>) {
+    let scratch = folder();
+    let repository = rig.open();
+    let mut phases = Phases::new();
+    let mut stopped = false;
+    let outcome = prove(&repository, repository.snapshot(id).unwrap(), scratch.path(), &mut |phase| {
+        let monitor = Arc::new(Monitor::new());
+        stopped |= stop == Some(phase);
+        if stopped {
+            monitor.cancel();
+        }
+        phases.push((phase, monitor.clone()));
+        monitor
+    });
+    assert_eq!(fs_err::read_dir(scratch.path()).unwrap().count(), 0, "a small scratch is removed all the same");
+    (phases, outcome.map_err(|error| error.kind()))
+}
+
+#[test]
+fn every_phase_counts_and_hears_the_wish_to_stop() {
+    let (rig, _) = Rig::in_memory();
+    let id = odd(&rig);
+    let (phases, outcome) = in_phases(&rig, id, None);
+    assert!(outcome.unwrap().is_proven());
+    let names: Vec<Phase> = phases.iter().map(|(phase, _)| *phase).collect();
+    assert_eq!(names, [Phase::Restore, Phase::Compare, Phase::Databases, Phase::Remove]);
+    for (phase, monitor) in &phases[..3] {
+        let (done, all) = (monitor.counters.bytes.load(Relaxed), monitor.counters.bytes_expected.load(Relaxed));
+        assert!(all > 0 && done == all, "{phase:?}: {done} of {all}");
+    }
+    assert!(phases[3].1.counters.files.load(Relaxed) > 100);
+    for phase in [Phase::Restore, Phase::Compare, Phase::Databases] {
+        let (begun, outcome) = in_phases(&rig, id, Some(phase));
+        assert_eq!(outcome.unwrap_err(), ErrorKind::Cancelled, "{phase:?}");
+        let last: Vec<Phase> = begun.iter().rev().take(2).map(|(phase, _)| *phase).collect();
+        assert_eq!(last, [Phase::Remove, phase]);
+    }
+    // At the very end all is done already.
+    assert!(in_phases(&rig, id, Some(Phase::Remove)).1.unwrap().is_proven());
 }

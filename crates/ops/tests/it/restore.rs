@@ -566,3 +566,143 @@ fn a_restore_watches_for_the_wish_to_stop() {
     let error = restore_watched(&rig.open(), id, rig.request("to"), &monitor).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
+
+#[test]
+fn a_stopped_restore_says_what_it_left_and_is_taken_up_by_the_same_command() {
+    let (rig, _) = Rig::in_memory();
+    let tree = rig.plant(&[("a", b"x"), ("b", b"y")]);
+    let id = rig.backup_tree().snapshot.unwrap();
+    fs_err::remove_file(tree.join("a")).unwrap();
+    for (request, says) in
+        [(rig.request("to"), "/to now holds a part of"), (rig.in_place(), "original places are now partly")]
+    {
+        let repository = rig.open();
+        let monitor = Arc::new(Monitor::new());
+        let snapshot = repository.snapshot(id).unwrap();
+        let plan = restore::plan(&repository, snapshot, request.clone(), &monitor).unwrap();
+        monitor.cancel();
+        let error = plan.execute(&monitor).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let hint = error.hint().unwrap();
+        for word in [says, "same command", &id.short()] {
+            assert!(hint.contains(word), "{word:?} is not in {hint:?}");
+        }
+        rig.run(id, request).unwrap();
+    }
+    assert_eq!(files_in(&tree), files_in(&rig.restored("to", "files", &tree)));
+}
+
+#[test]
+fn what_is_removed_was_planned_and_never_holds_the_repository() {
+    let rig = Rig::on_disk();
+    let tree = rig.plant(&[("keep/a", b"a"), ("was-file", b"f")]);
+    let id = rig.backup_tree().snapshot.unwrap();
+    rig.plant(&[("extra/deep/x", b"12345"), ("keep/extra", b"123"), ("secrets/key", b"k"), ("db-wal", b"")]);
+    fs_err::remove_file(tree.join("was-file")).unwrap();
+    rig.plant(&[("was-file/inside", b"1")]);
+    let request = RestoreRequest {
+        delete_extra: true,
+        never_remove: vec![tree.join("secrets/key"), rig.path("none")],
+        ..rig.in_place()
+    };
+    let plan_of = |request: &RestoreRequest| {
+        let repository = rig.open();
+        let snapshot = repository.snapshot(id).unwrap();
+        restore::plan(&repository, snapshot, request.clone(), &Monitor::new())
+    };
+    let plan = plan_of(&request).unwrap();
+    let removals = plan.summary.removals.clone().unwrap();
+    let below = |path: &str| path.strip_prefix(&format!("{}/", tree.display())).unwrap().to_owned();
+    let mut items: Vec<_> = removals.items.iter().map(|i| (below(&i.path), i.entries, i.bytes, i.folder)).collect();
+    items.sort();
+    let expected =
+        [("db-wal", 1, 0, false), ("extra", 3, 5, true), ("keep/extra", 1, 3, false), ("was-file", 2, 1, true)];
+    assert_eq!(items, expected.map(|(path, entries, bytes, folder)| (path.to_owned(), entries, bytes, folder)));
+    assert_eq!((removals.entries, removals.bytes), (7, 9));
+    let mut paths: Vec<String> = removals.paths.iter().map(|path| below(path)).collect();
+    paths.sort();
+    let all = ["db-wal", "extra", "extra/deep", "extra/deep/x", "keep/extra", "was-file", "was-file/inside"];
+    assert_eq!(paths, all);
+    assert_eq!(removals.kept.len(), 1, "{:?}", removals.kept);
+    assert_eq!(below(&removals.kept[0].path), "secrets");
+    // What comes after the plan was made stays, also under a name that was in it.
+    rig.plant(&[("later", b"l")]);
+    fs_err::rename(tree.join("keep/extra"), rig.path("aside")).unwrap();
+    rig.plant(&[("keep/extra", b"another")]);
+    let report = plan.execute(&Arc::new(Monitor::new())).unwrap();
+    assert_eq!((report.failures_total, report.removed), (0, 4), "{report:?}");
+    let left: Vec<String> = files_in(&tree).into_keys().collect();
+    assert_eq!(left, ["keep/a", "keep/extra", "later", "secrets/key", "was-file"]);
+
+    // The repository itself needs no naming, and a folder with it in it makes no room for a file.
+    fs_err::remove_file(tree.join("was-file")).unwrap();
+    fs_err::create_dir(tree.join("was-file")).unwrap();
+    fs_err::rename(rig.path("repo"), tree.join("was-file/repo")).unwrap();
+    std::os::unix::fs::symlink(tree.join("was-file/repo"), rig.path("repo")).unwrap();
+    let refused = plan_of(&request).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Conflict && refused.chain().contains("repository"), "{refused:?}");
+    fs_err::rename(tree.join("was-file"), tree.join("new-folder")).unwrap();
+    fs_err::remove_file(rig.path("repo")).unwrap();
+    std::os::unix::fs::symlink(tree.join("new-folder/repo"), rig.path("repo")).unwrap();
+    plan_of(&request).unwrap().execute(&Arc::new(Monitor::new())).unwrap();
+    rig.assert_sound();
+}
+
+#[test]
+fn an_original_path_in_several_sources_is_not_guessed_at() {
+    let (rig, _) = Rig::in_memory();
+    let tree = rig.plant(&[("in/a", b"a"), ("b", b"b")]);
+    make_database(&tree.join("app.db"), 3);
+    let sources = [files("all", [tree.clone()]), files("part", [tree.join("in")]), sqlite("db", &tree.join("app.db"))];
+    let id = rig.backup(&sources).unwrap().snapshot.unwrap();
+    let repository = rig.open();
+    let (reader, snapshot) = (repository.reader().unwrap(), repository.snapshot(id).unwrap());
+    let place = |below: &str| {
+        let path = format!("{}{below}", tree.display());
+        let found = lastgood_ops::browse::resolve(&reader, &snapshot, path.as_bytes());
+        found.map(|(path, _)| String::from_utf8(path).unwrap())
+    };
+    // `part` holds this directory only as the way to its own.
+    assert_eq!(place("").unwrap(), format!("all{}", tree.display()));
+    assert_eq!(place("/b").unwrap(), format!("all{}/b", tree.display()));
+    for below in ["/in/a", "/app.db"] {
+        let refused = place(below).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused:?}");
+        assert!(refused.hint().unwrap().contains("all/"), "{:?}", refused.hint());
+    }
+    assert_eq!(place("/none").unwrap_err().kind(), ErrorKind::Absent);
+    let paths = vec![format!("{}/app.db", tree.display()).into_bytes()];
+    let request =
+        |source: &str| RestoreRequest { paths: paths.clone(), sources: vec![source.to_owned()], ..rig.request(source) };
+    rig.run(id, request("db")).unwrap();
+    assert_eq!(count_rows(&rig.path("db/db/app.db")), 3);
+    rig.run(id, request("all")).unwrap();
+    assert_eq!(count_rows(&rig.restored("all", "all", &tree.join("app.db"))), 3);
+}
+
+#[test]
+fn a_source_that_is_the_whole_file_system_goes_back_below_the_root() {
+    let (rig, _) = Rig::in_memory();
+    let forge = rig.smith();
+    let time = "2026-01-02T03:04:05Z";
+    let json = serde_json::json!({
+        "type": "lastgood.manifest", "schema": 1, "app": "shop", "program": "0", "host": "h",
+        "started": time, "finished": time, "complete": true,
+        "sources": [{"name": "all", "kind": "files", "origins": ["/"], "outcome": {"state": "complete"},
+                     "started": time, "finished": time, "facts": {}}],
+    });
+    let json = json.to_string().into_bytes();
+    let own = forge.tree(&[file("manifest.json", json.len() as u64, &[forge.data(&[&json])[0]])]);
+    let below = forge.tree(&[file("here", 1, &[forge.data(&[b"x"])[0]])]);
+    let all = forge.tree(&[dir("lastgood-test-a", below), dir("lastgood-test-b", below)]);
+    let id = forge.snapshot(forge.tree(&[dir(".lastgood", own), dir("all", all)]));
+    let goes_to = |paths: &[&[u8]]| {
+        let repository = rig.open();
+        let snapshot = repository.snapshot(id).unwrap();
+        let paths = paths.iter().map(|path| path.to_vec()).collect();
+        let plan = restore::plan(&repository, snapshot, RestoreRequest { paths, ..rig.in_place() }, &Monitor::new());
+        plan.unwrap().summary.items.into_iter().map(|item| item.to).collect::<Vec<_>>()
+    };
+    assert_eq!(goes_to(&[]), ["/lastgood-test-a", "/lastgood-test-b"]);
+    assert_eq!(goes_to(&[b"/lastgood-test-b/here"]), ["/lastgood-test-b/here"]);
+}

@@ -349,7 +349,18 @@ impl<'a> Attribution<'a> {
             graph.totals.iter().map(|(finding, total)| (*finding, PATHS_MAX.min(*total as usize))).collect();
         let mut take = |finding: u32, path: &[u8]| {
             let Some(more) = wanted.get_mut(&finding) else { return !wanted.is_empty() };
-            self.run.findings.amend(finding, |damage| damage.paths.push(display_path(path)));
+            let path = display_path(path);
+            let mut is_new = false;
+            self.run.findings.amend(finding, |damage| {
+                is_new = !damage.paths.contains(&path);
+                if is_new {
+                    damage.paths.push(path);
+                }
+            });
+            // A file that stayed while its folder changed is met again in every folder's tree.
+            if !is_new {
+                return true;
+            }
             *more -= 1;
             if *more == 0 {
                 wanted.remove(&finding);
@@ -383,6 +394,14 @@ impl<'a> Attribution<'a> {
                 }
                 open[first..].reverse();
             }
+        }
+        // Of these every path was met, and some more than once.
+        for finding in wanted.into_keys() {
+            self.run.findings.amend(finding, |damage| {
+                if !damage.paths.is_empty() {
+                    damage.paths_total = damage.paths.len() as u64;
+                }
+            });
         }
         Ok(())
     }

@@ -160,7 +160,7 @@ impl<'a> Fetch<'a> {
                     .reader
                     .open(&one.request.blob, &one.location, envelope, plain)
                     .with_context(|| format!("read pack {}", key.id))
-                    .or_else(|error| self.reader.from_spare(&one.request.blob, error).map(|found| *plain = found));
+                    .or_else(|error| self.reader.read_spare(&one.request.blob, error).map(|found| *plain = found));
                 opened = Some((one.request.blob, outcome));
             }
             match &opened {
@@ -190,7 +190,7 @@ impl<'a> Fetch<'a> {
             .map_err(pack_is_gone)
             .and_then(|()| self.reader.open(&one.request.blob, &one.location, bytes, plain))
             .with_context(|| format!("read pack {}", key.id))
-            .or_else(|error| self.reader.from_spare(&one.request.blob, error).map(|found| *plain = found));
+            .or_else(|error| self.reader.read_spare(&one.request.blob, error).map(|found| *plain = found));
         match outcome {
             Ok(()) => arrived(one.request.place, plain),
             Err(error) => {

@@ -52,11 +52,11 @@ impl BlobReader {
     pub fn blob(&self, blob: impl Into<BlobRef>) -> Result<Vec<u8>> {
         let blob = blob.into();
         let location = self.index.find(blob).ok_or_else(|| missing(&blob))?;
-        self.blob_at(&blob, &location).or_else(|error| self.from_spare(&blob, error))
+        self.blob_at(&blob, &location).or_else(|error| self.read_spare(&blob, error))
     }
 
     /// Looks for a blob at its other places after the first has failed with `error`, which is returned when none has it.
-    pub(crate) fn from_spare(&self, blob: &BlobRef, error: Error) -> Result<Vec<u8>> {
+    pub(crate) fn read_spare(&self, blob: &BlobRef, error: Error) -> Result<Vec<u8>> {
         if error.kind() != ErrorKind::Corrupt {
             return Err(error);
         }

@@ -31,7 +31,7 @@ impl Patterns {
         }
         for file in files {
             let act = || format!("read exclude file {}", file.display());
-            let bytes = fs_err::read(file).with_context(act)?;
+            let bytes = fs_err::read(file).map_err(|error| unusable(act(), error))?;
             let text = str::from_utf8(&bytes)
                 .map_err(|e| Error::invalid(act()).with_source(e).with_hint("save the file as UTF-8 text"))?;
             for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -58,6 +58,17 @@ impl Patterns {
             Match::Ignore(glob) => Some(glob.original()),
             Match::Whitelist(_) | Match::None => None,
         }
+    }
+}
+
+/// An exclude file that is no file is a mistake in the settings; one that may not be read is not.
+fn unusable(act: String, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    match error.kind() {
+        NotFound | IsADirectory | NotADirectory => Error::invalid(act).with_source(error).with_hint(
+            "correct `exclude_files` in the config, or make the file: what it names would be captured without it",
+        ),
+        _ => Error::io(act, error),
     }
 }
 
@@ -156,6 +167,8 @@ mod tests {
         assert!(error.chain().contains("line 2"), "{}", error.chain());
         assert_eq!(error.kind(), lastgood_model::ErrorKind::Invalid);
         let missing = Patterns::new(&[], &[folder.path().join("none")]).unwrap_err();
-        assert_eq!(missing.kind(), lastgood_model::ErrorKind::Absent);
+        assert_eq!(missing.kind(), lastgood_model::ErrorKind::Invalid);
+        let folder = Patterns::new(&[], &[folder.path().to_owned()]).unwrap_err();
+        assert_eq!(folder.kind(), lastgood_model::ErrorKind::Invalid);
     }
 }

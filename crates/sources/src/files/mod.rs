@@ -3,7 +3,9 @@
 //! Each configured path is kept at its own absolute path below the source's folder, with modes, owners, times, extended
 //! attributes, link counts and holes. What this module promises:
 //!
-//! - An entry is in the recovery point, or left out because the user said so, or named as a problem. Nothing else.
+//! - An entry is in the recovery point, or left out because the user said so, or named as a problem. Nothing else. That
+//!   holds for a configured path that is missing, too: the others are captured, and only when none is there does the
+//!   source fail.
 //! - No link inside a tree is followed and no name is resolved twice: entries are reached by one name below an open
 //!   directory, so a tree that changes, or that somebody changes on purpose, cannot lead out of itself. Two exceptions: a
 //!   configured path itself is followed, whatever it leads to; and SQLite opens databases by path, after which it is
@@ -36,14 +38,17 @@ pub mod target;
 mod tests;
 
 use exclude::Patterns;
+use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::source::{Captured, Finding, Sink, Source};
-use lastgood_model::{Context, Monitor, Result};
+use lastgood_model::{Context, ErrorKind, Monitor, Node, Result};
 use roots::Root;
 use scope::Scope;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What to leave out of a files source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,8 +81,9 @@ pub struct FilesSource {
 impl FilesSource {
     /// A source of this name. Relative paths are taken from the working directory. Reads the exclude files.
     ///
-    /// Fails with [`Invalid`](lastgood_model::ErrorKind::Invalid) when a path lies in another or a pattern cannot be
-    /// understood; whether the paths exist is asked by [`Source::probe`] and [`Source::capture`].
+    /// Fails with [`Invalid`](lastgood_model::ErrorKind::Invalid) when a path lies in another, a pattern cannot be
+    /// understood or an exclude file is not there; whether the paths exist is asked by [`Source::probe`] and
+    /// [`Source::capture`].
     pub fn new(name: impl Into<String>, paths: Vec<PathBuf>, options: FilesOptions) -> Result<Self> {
         let paths = roots::settle(paths)?;
         let patterns = Arc::new(Patterns::new(&options.exclude, &options.exclude_files)?);
@@ -88,6 +94,52 @@ impl FilesSource {
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
+
+    /// Opens every configured path before the first is read, and names those that cannot be had as problems; they come
+    /// back in words. That nothing is there at all is an error: a disk that is not mounted must not pass for a source
+    /// that has become smaller.
+    fn open_all<'s>(&'s self, scope: &Arc<Scope>, monitor: &Monitor) -> Result<(Vec<Opened<'s>>, Vec<String>)> {
+        let mut opened = Vec::with_capacity(self.paths.len());
+        let mut failures = VecDeque::new();
+        for path in &self.paths {
+            let root = roots::open(path, scope, monitor);
+            match root.and_then(|root| Ok(Opened { path, parents: roots::parents(path, scope, monitor)?, root })) {
+                Ok(root) => opened.push(root),
+                // These say nothing of the path alone.
+                Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Cancelled | ErrorKind::Bug) => {
+                    return Err(error);
+                }
+                Err(error) => failures.push_back((path, error)),
+            }
+        }
+        if opened.is_empty()
+            && let Some((_, first)) = failures.pop_front()
+        {
+            let others = failures.len();
+            return Err(if others == 0 {
+                first
+            } else {
+                first.context(format!("none of {} paths is there", others + 1))
+            });
+        }
+        let missing = failures.iter().map(|(path, _)| roots::display(path)).collect();
+        for (path, error) in failures {
+            let mut message = error.chain();
+            if let Some(hint) = error.hint() {
+                message.push_str(&format!(" ({hint})"));
+            }
+            monitor.problem(Problem::new(roots::display(path), ProblemKind::Unreadable, message));
+        }
+        Ok((opened, missing))
+    }
+}
+
+/// A configured path that is there.
+struct Opened<'s> {
+    path: &'s Path,
+    /// The directories above it.
+    parents: Vec<Node>,
+    root: Root,
 }
 
 impl Source for FilesSource {
@@ -107,37 +159,52 @@ impl Source for FilesSource {
         Ok(probe::probe(&self.paths, &self.options, &self.patterns))
     }
 
+    fn examine(&self) -> Result<Vec<Finding>> {
+        let mut findings = self.probe()?;
+        findings.extend(probe::sample(&self.paths, &self.options, &self.patterns));
+        Ok(findings)
+    }
+
     /// The facts are `sqlite_inside` (databases read as such in this run, by path below the source's folder), `left_out`
-    /// (how many entries by each pattern or rule), `mount_points_left_out` and `followed` (configured links and where they
-    /// led); each is there only when it has something to say.
+    /// (how many entries by each pattern or rule), `mount_points_left_out`, `followed` (configured links and where they
+    /// led), `missing` (configured paths of which nothing is here; each is a problem as well) and `without_files`
+    /// (configured folders below which there is no file: an empty mount point looks so); each is there only when it has
+    /// something to say.
     fn capture(&self, sink: &dyn Sink, monitor: &Monitor) -> Result<Captured> {
         let scope = Arc::new(Scope::begin(&self.options, Arc::clone(&self.patterns)));
+        let (opened, missing) = self.open_all(&scope, monitor)?;
         let mut followed = serde_json::Map::new();
-        let mut opened = Vec::with_capacity(self.paths.len());
-        // All are opened before the first is read: one that is missing fails the source before an hour went by.
-        for path in &self.paths {
-            let root = roots::open(path, &scope, monitor)?;
+        let mut without_files = Vec::new();
+        for Opened { path, parents, root } in opened {
+            let shown = roots::display(path);
             let bytes = path.as_os_str().as_bytes();
             if roots::is_link(bytes) {
                 let target = fs_err::canonicalize(path).context("follow link")?;
-                followed.insert(roots::display(path), json!(roots::display(&target)));
+                followed.insert(shown.clone(), json!(roots::display(&target)));
             }
-            opened.push((bytes.strip_prefix(b"/").unwrap_or(bytes), roots::parents(path, &scope, monitor)?, root));
-        }
-        for (path, parents, root) in opened {
+            let inside = bytes.strip_prefix(b"/").unwrap_or(bytes);
             match root {
                 Root::Tree { mut node, dir } => {
-                    if path.is_empty() {
+                    if inside.is_empty() {
                         node.name = self.name.clone().into_bytes();
                     }
-                    sink.tree(path, node, parents, Arc::new(dir))?;
+                    let files_before = monitor.counters.files.load(Relaxed);
+                    sink.tree(inside, node, parents, Arc::new(dir))?;
+                    if monitor.counters.files.load(Relaxed) == files_before {
+                        without_files.push(shown);
+                    }
                 }
-                Root::Single { entry, dir } => sink.entry(path, entry, parents, Arc::new(dir))?,
+                Root::Single { entry, dir } => sink.entry(inside, entry, parents, Arc::new(dir))?,
             }
         }
         let mut facts = scope.facts();
         if !followed.is_empty() {
             facts.insert("followed".to_owned(), followed.into());
+        }
+        for (name, paths) in [("missing", missing), ("without_files", without_files)] {
+            if !paths.is_empty() {
+                facts.insert(name.to_owned(), json!(paths));
+            }
         }
         Ok(Captured { facts, position: None })
     }

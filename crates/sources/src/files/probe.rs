@@ -3,18 +3,87 @@
 use super::database;
 use super::exclude::Patterns;
 use super::roots::{display, is_link};
+use super::scope::Scope;
 use super::{FilesOptions, open};
+use crate::held::Descriptor;
 use lastgood_model::source::{Finding, FindingLevel};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// How many entries are looked at in search of databases, and how deep.
+/// How many entries of each path are looked at, and how deep.
 const LOOKED_AT_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 4;
 
+/// How many files of each path are opened as a sample.
+const OPENED_MAX: usize = 1_000;
+
 /// How many databases are named.
 const DATABASES_NAMED_MAX: usize = 20;
+
+/// What only a look into the paths can tell: a sample of the folders is listed and of the files opened, as a capture
+/// would.
+pub(super) fn sample(paths: &[PathBuf], options: &FilesOptions, patterns: &Arc<Patterns>) -> Vec<Finding> {
+    let scope = Scope::begin(options, Arc::clone(patterns));
+    paths.iter().filter_map(|path| unreadable(path, &scope)).collect()
+}
+
+/// A sample of what cannot be read below `top`; that `top` itself cannot is told by [`readable`].
+fn unreadable(top: &Path, scope: &Scope) -> Option<Finding> {
+    let hint = "run as root, or as a user who may read it; or exclude it, if it need not be protected";
+    let mut queue = VecDeque::from([(top.to_owned(), 0)]);
+    let (mut looked_at, mut opened, mut failed) = (0, 0, Vec::new());
+    while let Some((folder, depth)) = queue.pop_front() {
+        let entries = match fs_err::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if depth > 0 && error.kind() != std::io::ErrorKind::NotFound => {
+                failed.push(format!("{}: {}", display(&folder), root_cause(&error)));
+                continue;
+            }
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
+            looked_at += 1;
+            if looked_at > LOOKED_AT_MAX {
+                queue.clear();
+                break;
+            }
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            let below = path.strip_prefix(top).unwrap_or(&path).as_os_str().as_bytes();
+            if scope.patterns.excluding(below, kind.is_dir()).is_some() {
+                continue;
+            }
+            let Ok(stat) = rustix::fs::lstat(&path) else { continue };
+            if scope.is_never(stat.st_dev, stat.st_ino) {
+                continue;
+            }
+            if kind.is_dir() && depth < DEPTH_MAX {
+                queue.push_back((path, depth + 1));
+            } else if kind.is_file() && opened < OPENED_MAX {
+                opened += 1;
+                match open::file(rustix::fs::CWD, path.as_os_str().as_bytes(), scope.may_be_quiet(stat.st_uid)) {
+                    Ok(fd) => drop(Descriptor::new(fd)),
+                    // Gone, or become something else, since it was listed.
+                    Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => {}
+                    Err(errno) => failed.push(format!("{}: {}", display(&path), std::io::Error::from(errno))),
+                }
+            }
+        }
+    }
+    let first = failed.first()?;
+    let message = match failed.len() {
+        1 => format!("cannot be read: {first}"),
+        count => format!("{count} entries that were tried cannot be read, such as {first}"),
+    };
+    Some(finding(FindingLevel::Failure, message, Some(hint)))
+}
+
+/// The operating system's own words, without the path that is told beside them.
+fn root_cause(error: &std::io::Error) -> std::io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+}
 
 /// The findings for `paths`.
 pub(super) fn probe(paths: &[PathBuf], options: &FilesOptions, patterns: &Patterns) -> Vec<Finding> {
@@ -56,7 +125,9 @@ fn readable(path: &Path) -> Finding {
         Ok(metadata) => metadata.is_dir(),
         Err(error) => {
             let hint = match error.kind() {
-                std::io::ErrorKind::NotFound => "correct the path in the config, or remove it if it is gone for good",
+                std::io::ErrorKind::NotFound => {
+                    "is its disk mounted? Else correct the path in the config, or remove it if it is gone for good"
+                }
                 _ => "run as root, or as a user who may read it",
             };
             return finding(FindingLevel::Failure, error.to_string(), Some(hint));

@@ -67,7 +67,8 @@ pub(super) enum Root {
 pub(super) fn open(path: &Path, scope: &Arc<Scope>, monitor: &Monitor) -> Result<Root> {
     let bytes = path.as_os_str().as_bytes();
     let mut node = node_at(bytes, scope, monitor).map_err(|error| match error.kind() {
-        ErrorKind::Absent => error.with_hint("correct the path in the config, or remove it if it is gone for good"),
+        ErrorKind::Absent => error
+            .with_hint("is its disk mounted? Else correct the path in the config, or remove it if it is gone for good"),
         ErrorKind::Denied => error.with_hint("run as root, or as a user who may read it"),
         _ => error,
     })?;

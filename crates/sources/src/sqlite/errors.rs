@@ -32,8 +32,8 @@ pub(super) fn explain(path: &Path, act: &str, error: rusqlite::Error) -> Error {
         },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => said(ErrorKind::Locked)
             .with_hint(
-                "another program keeps the database locked: let it finish its transaction, raise the busy time-out, or \
-                 see with `fuser` who has it open",
+                "another program keeps the database locked: `fuser` or `lsof` with its path tells which; let that finish \
+                 its transaction, or stop it, and run the same command again",
             )
             .with_source(error),
         Some(ErrorCode::CannotOpen) => match fs_err::metadata(path) {

@@ -31,7 +31,7 @@ pub use image::EXTENT_BYTES;
 pub use reader::{capture_file, capture_file_with, is_sidecar_of};
 pub use swap::{Step, SwapOptions, SwapPlan, SwapReport, plan_swap, swap_in};
 pub use users::{User, Users, of as users_of};
-pub use verify::{Check, VerifyReport, verify_file};
+pub use verify::{Check, VerifyReport, verify_file, verify_file_until};
 
 use image::Image;
 use lastgood_model::manifest::{Problem, ProblemKind};
@@ -114,7 +114,7 @@ impl Source for SqliteSource {
     }
 
     fn probe(&self) -> Result<Vec<Finding>> {
-        Ok(probe::probe(&self.path, &self.options))
+        probe::probe(&self.path, &self.options)
     }
 
     fn capture(&self, sink: &dyn Sink, monitor: &Monitor) -> Result<Captured> {

@@ -3,27 +3,31 @@
 use super::guest::{self, sidecar};
 use super::header::{HEADER_BYTES, Header, read_head};
 use super::{Options, file_name};
-use lastgood_model::Error;
 use lastgood_model::source::{Finding, FindingLevel};
+use lastgood_model::{Error, ErrorKind, Result};
 use std::path::Path;
 
 /// A log longer than this was not checkpointed for long: every reader of the database is slow, and so is a restart after
 /// a crash. SQLite checkpoints by itself at about 4 MiB.
 const WAL_BYTES_HUGE: u64 = 256 << 20;
 
-/// Opens the database as a capture would, and closes it again.
-pub(super) fn probe(path: &Path, options: &Options) -> Vec<Finding> {
-    match look(path, options) {
+/// Opens the database as a capture would, and closes it again. That somebody or something does not let us is an error and
+/// no finding: nothing was seen of the database, and the kind of the error says more to a caller.
+pub(super) fn probe(path: &Path, options: &Options) -> Result<Vec<Finding>> {
+    Ok(match look(path, options) {
         Ok(findings) => findings,
+        Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Denied | ErrorKind::Retry) => {
+            return Err(error);
+        }
         Err(error) => vec![Finding {
             level: FindingLevel::Failure,
             message: error.chain(),
             hint: error.hint().map(str::to_owned),
         }],
-    }
+    })
 }
 
-fn look(path: &Path, options: &Options) -> lastgood_model::Result<Vec<Finding>> {
+fn look(path: &Path, options: &Options) -> Result<Vec<Finding>> {
     let shown = path.display();
     file_name(path)?;
     let guest = guest::open(path, options)?;

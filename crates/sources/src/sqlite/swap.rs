@@ -178,7 +178,7 @@ pub fn plan_swap(new_file: &Path, destination: &Path, options: SwapOptions) -> R
     if old_meta.as_ref().is_some_and(|m| (m.dev(), m.ino()) == (new_meta.dev(), new_meta.ino())) {
         return Err(Error::invalid(format!("{} is the database itself", new_file.display())));
     }
-    let verified = verify::examine(new_file, options.facts.as_ref()).with_context(act)?;
+    let verified = verify::examine(new_file, options.facts.as_ref(), &|| false).with_context(act)?;
     if !verified.is_ok() && !options.accept_damaged {
         return Err(Error::corrupt(act())
             .with_source(format!("{} is not what was captured: {}", new_file.display(), verified.summary()))

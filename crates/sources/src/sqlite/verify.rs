@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// How many findings of `integrity_check` and `foreign_key_check` are kept.
@@ -78,11 +79,45 @@ impl VerifyReport {
 /// Opens the database file at `path` without changing anything (nobody may be writing it) and compares it with `facts`.
 /// A file that is no database, or that has a log or journal of its own beside it, is an error.
 pub fn verify_file(path: &Path, facts: &Facts) -> Result<VerifyReport> {
-    examine(path, Some(facts))
+    verify_file_until(path, facts, &|| false)
 }
 
-/// The same, without facts: structure and foreign keys only.
-pub(super) fn examine(path: &Path, facts: Option<&Facts>) -> Result<VerifyReport> {
+/// The same until somebody wants it to stop: [`ErrorKind::Cancelled`] then, within a fraction of a second.
+pub fn verify_file_until(path: &Path, facts: &Facts, is_cancelled: &(dyn Fn() -> bool + Sync)) -> Result<VerifyReport> {
+    examine(path, Some(facts), is_cancelled)
+}
+
+/// How often somebody looks whether a verification is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The same; without facts, structure and foreign keys only.
+pub(super) fn examine(
+    path: &Path,
+    facts: Option<&Facts>,
+    is_cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<VerifyReport> {
+    let conn = open_alone(path)?;
+    let interrupt = conn.get_interrupt_handle();
+    let (done, is_done) = mpsc::channel::<()>();
+    let report = std::thread::scope(|scope| {
+        // Each statement has to be interrupted anew, so this goes on until the end.
+        scope.spawn(move || {
+            while is_done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if is_cancelled() {
+                    interrupt.interrupt();
+                }
+            }
+        });
+        let report = look(path, &conn, facts, is_cancelled);
+        drop(done);
+        report
+    });
+    // What was interrupted says nothing about the file.
+    if is_cancelled() { Err(Error::new(ErrorKind::Cancelled, "interrupted")) } else { report }
+}
+
+/// Opens a file that has no log or journal of its own.
+fn open_alone(path: &Path) -> Result<Connection> {
     let act = || format!("verify {}", path.display());
     for suffix in ["-wal", "-journal"] {
         let beside = sidecar(path, suffix);
@@ -92,20 +127,28 @@ pub(super) fn examine(path: &Path, facts: Option<&Facts>) -> Result<VerifyReport
                 .with_hint("verify the restored file before anything opens it, in a folder of its own"));
         }
     }
-    let bytes = fs_err::metadata(path).with_context(act)?.len();
+    open_immutable(path).map_err(|e| errors::explain(path, "verify", e))
+}
+
+fn look(
+    path: &Path,
+    conn: &Connection,
+    facts: Option<&Facts>,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<VerifyReport> {
+    let bytes = fs_err::metadata(path).with_context(|| format!("verify {}", path.display()))?.len();
     let mut report = VerifyReport::default();
     let failed = |e| errors::explain(path, "verify", e);
-    let conn = open_immutable(path).map_err(failed)?;
     if let Some(facts) = facts {
-        compare_header(&mut report, path, facts, bytes)?;
+        compare_header(&mut report, path, facts, bytes, is_cancelled)?;
     }
-    report.integrity = findings(&conn, &format!("PRAGMA integrity_check({FINDINGS_MAX})"), |row| {
+    report.integrity = findings(conn, &format!("PRAGMA integrity_check({FINDINGS_MAX})"), |row| {
         row.get_ref(0)?.as_bytes().map(|b| String::from_utf8_lossy(b).into_owned()).map_err(Into::into)
     })
     .or_else(as_finding)
     .map_err(failed)?;
     report.integrity.retain(|line| line != "ok");
-    report.foreign_keys = findings(&conn, "PRAGMA foreign_key_check", |row| {
+    report.foreign_keys = findings(conn, "PRAGMA foreign_key_check", |row| {
         let rowid: Option<i64> = row.get(1)?;
         let rowid = rowid.map_or_else(|| "no rowid".to_owned(), |id| id.to_string());
         Ok(format!("{} ({rowid}) -> {}", row.get::<_, String>(0)?, row.get::<_, String>(2)?))
@@ -115,7 +158,7 @@ pub(super) fn examine(path: &Path, facts: Option<&Facts>) -> Result<VerifyReport
         Vec::new()
     });
     if let Some(facts) = facts {
-        compare_content(&mut report, &conn, path, facts)?;
+        compare_content(&mut report, conn, path, facts)?;
     }
     Ok(report)
 }
@@ -138,7 +181,13 @@ pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-fn compare_header(report: &mut VerifyReport, path: &Path, facts: &Facts, bytes: u64) -> Result<()> {
+fn compare_header(
+    report: &mut VerifyReport,
+    path: &Path,
+    facts: &Facts,
+    bytes: u64,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
     report.check("file size in bytes", facts.bytes, bytes);
     if bytes > 0 {
         let head = read_head(path, HEADER_BYTES)?;
@@ -158,7 +207,7 @@ fn compare_header(report: &mut VerifyReport, path: &Path, facts: &Facts, bytes: 
         let mut file = fs_err::File::open(path).with_context(|| format!("verify {}", path.display()))?;
         let mut sha256 = Sha256::new(&SHA256);
         let mut buffer = vec![0; 1 << 20];
-        loop {
+        while !is_cancelled() {
             match file.read(&mut buffer).with_context(|| format!("verify {}", path.display()))? {
                 0 => break,
                 n => sha256.update(&buffer[..n]),

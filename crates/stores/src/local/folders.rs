@@ -81,7 +81,7 @@ impl LocalStore {
     }
 
     /// The folders `data/00` to `data/ff` that are there.
-    fn pack_folders(&self) -> Result<Vec<(u8, PathBuf)>> {
+    pub(super) fn pack_folders(&self) -> Result<Vec<(u8, PathBuf)>> {
         let data = self.root.join(ObjectKind::Pack.folder());
         let mut folders = Vec::new();
         let walked = walk(&data, |_, name| {

@@ -96,6 +96,12 @@ impl Temporary {
         rustix::fs::fsync(&self.file).map_err(|errno| failed("flush", &self.path, errno))
     }
 
+    /// Removes it, and says so when that fails.
+    pub(super) fn discard(mut self) -> Result<()> {
+        self.published = true;
+        rustix::fs::unlink(&self.path).map_err(|errno| failed("remove", &self.path, errno))
+    }
+
     /// Gives it its name, replacing what has that name.
     pub(super) fn publish(mut self, path: &Path) -> Result<()> {
         rustix::fs::rename(&self.path, path).map_err(|errno| failed("publish", path, errno))?;

@@ -101,6 +101,24 @@ fn a_repository_whose_disk_vanished_is_told_apart_and_nothing_is_written_in_its_
 }
 
 #[test]
+fn a_probe_writes_where_objects_go_and_leaves_nothing() {
+    let (folder, store) = created();
+    let root = folder.path().join("repository");
+    let before = below(&root);
+    store.probe().unwrap();
+    assert_eq!(below(&root).len(), before.len());
+    fs_err::remove_dir(root.join("index")).unwrap();
+    store.probe().expect("it would be made when needed");
+    fs_err::write(root.join("index"), "").unwrap();
+    let error = store.probe().unwrap_err();
+    assert!(error.chain().contains("repository/index"), "{}", error.chain());
+    fs_err::rename(&root, folder.path().join("elsewhere")).unwrap();
+    fs_err::create_dir(&root).unwrap();
+    assert_eq!(store.probe().unwrap_err().kind(), ErrorKind::NoRepository);
+    assert!(below(&root).is_empty());
+}
+
+#[test]
 fn a_sync_that_failed_is_due_again() {
     let (folder, store) = created();
     store.sync().unwrap();

@@ -46,6 +46,9 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
 
     let wanted = wanted::examine(&args.paths)?;
+    if let Some(scratch) = &args.scratch {
+        proof::require_usable(scratch)?;
+    }
     let mut document = Document::open(&path, &folder)?;
     let mut added = Vec::new();
     for thing in &wanted {
@@ -108,7 +111,7 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
         Some(text) => Place::parse(text, &std::env::current_dir().context("find the working directory")?)?,
         None => Place::parse(REPOSITORY_NAME.as_ref(), folder)?,
     };
-    let key = run.key_of_flag().or_else(crate::run::key_of_environment);
+    let key = run.key_of_flag().or_else(SecretRef::of_environment);
     let key = key.unwrap_or_else(|| SecretRef::File(folder.join(KEY_NAME)));
     document.add_repository(&place, &key)?;
     Ok(vec![Chosen { name: None, place, key: Some(key), compression: Compression::default() }])
@@ -142,6 +145,20 @@ fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
     }
     if !has_repository {
         wiring::refuse_foreign_folder(folder)?;
+        if let (Some(name), Some(key)) = (&chosen.name, key_file)
+            && has_key
+        {
+            // A new one in an empty mount point would hide the old one and all that is in it.
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the config names repository {name:?} at {} and its key {} is there, but it is not",
+                    chosen.place,
+                    key.display()
+                ),
+            )
+            .with_hint("is its disk mounted? Where there never was one, `lastgood init` makes it"));
+        }
     }
     Ok(())
 }
@@ -149,7 +166,8 @@ fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
 /// What is new must be capturable now: a first run that cannot work leaves nothing behind.
 fn probe(config: &Config, added: &[String]) -> Result<()> {
     for source in config.sources.iter().filter(|s| added.contains(&s.name)) {
-        for finding in wiring::source(source, &[])?.probe()? {
+        let probed = wiring::source(source, &[])?.probe();
+        for finding in probed.with_context(|| format!("{:?} cannot be protected now", source.name))? {
             if finding.level == FindingLevel::Failure {
                 let error = Error::invalid(format!("{:?} cannot be protected: {}", source.name, finding.message));
                 return Err(match finding.hint {

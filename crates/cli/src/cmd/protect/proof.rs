@@ -3,10 +3,14 @@
 use super::super::backup::Taken;
 use super::super::doctor::free_bytes;
 use crate::exit_code::ExitCode;
+use crate::progress::Progress;
 use crate::run::{Chosen, Run};
 use crate::text;
-use lastgood_model::{Error, ErrorKind, Result};
-use lastgood_ops::prove::{ProofReport, prove as prove_point};
+use lastgood_model::node::display_path;
+use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
+use lastgood_ops::prove::{Phase, ProofReport, prove as prove_point};
+use rustix::fs::Access;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What came of the proof.
@@ -36,13 +40,63 @@ pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&
         (None, Some(parent)) => parent.to_owned(),
         (None, None) => std::env::temp_dir(),
     };
+    // A place of our own choosing that cannot be used costs the proof, not the run.
+    if scratch.is_none()
+        && let Err(error) = require_usable(&below)
+    {
+        return Ok(Proof::NotDone(format!("{}; choose another place with --scratch DIR", error.chain())));
+    }
     if let Some(reason) = too_little_room(&below, taken.report.bytes)? {
         return Ok(Proof::NotDone(reason));
     }
     let snapshot = taken.repository.snapshot(id)?;
-    let monitor = run.monitor();
-    let _progress = run.progress("Proving by a restore", &monitor);
-    Ok(Proof::Done(prove_point(&taken.repository, snapshot, &below, &monitor)?))
+    let mut shown: Option<Progress> = None;
+    let mut begin = |phase: Phase| {
+        shown = None;
+        let monitor = run.monitor();
+        shown = Some(run.progress(act(phase), &monitor));
+        monitor
+    };
+    let proven = prove_point(&taken.repository, snapshot, &below, &mut begin);
+    drop(shown);
+    proven.map(Proof::Done).map_err(|error| interrupted(error, id))
+}
+
+/// A phase of the proof, as it is shown.
+fn act(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Restore => "Proving, 1 of 4: restoring",
+        Phase::Compare => "Proving, 2 of 4: reading back",
+        Phase::Databases => "Proving, 3 of 4: checking databases",
+        Phase::Remove => "Proving, 4 of 4: removing what was restored",
+    }
+}
+
+/// Says what is there although the proof was stopped.
+fn interrupted(error: Error, id: SnapshotId) -> Error {
+    if error.kind() != ErrorKind::Cancelled {
+        return error;
+    }
+    let left = error.hint().unwrap_or("what was restored for the proof is removed again").to_owned();
+    error.with_hint(format!(
+        "recovery point {} was taken, only its proof was not finished; {left}. \
+         The same command takes another one and proves that",
+        id.short()
+    ))
+}
+
+/// Refuses a folder that a restore could not be made in.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] when it is no folder, [`ErrorKind::Denied`] when nothing can be made in it.
+pub(super) fn require_usable(folder: &Path) -> Result<()> {
+    let shown = display_path(folder.as_os_str().as_bytes());
+    if !folder.is_dir() {
+        return Err(Error::new(ErrorKind::Conflict, format!("{shown} is no folder to restore to for the proof"))
+            .with_hint("name a folder that is there, with room for everything, with --scratch DIR"));
+    }
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|errno| Error::io(format!("restore to {shown} for the proof"), errno.into()))
 }
 
 /// Why there is no room for `bytes` at a place; `None` when there is.

@@ -28,11 +28,13 @@ mod scratch;
 mod special;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use file::{FileHandle, is_zero};
 pub use metadata::Seen;
 pub use place::{DirHandle, ParkedDir};
-pub use scratch::Scratch;
+pub use scratch::{Scratch, remove_left_behind};
+pub use view::{TreeView, ViewDir};
 
 use lastgood_model::node::{display_path, is_safe_name};
 use lastgood_model::{Context, Error, ErrorKind, Monitor, Node, NodeKind, Result};

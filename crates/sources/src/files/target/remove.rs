@@ -33,10 +33,21 @@ struct Level {
     pending: Vec<Vec<u8>>,
 }
 
+/// Asked now and then while a tree is removed, with the entries removed so far: whether to go on.
+pub(super) type GoOn<'a> = &'a mut dyn FnMut(u64) -> bool;
+
+/// How many entries may be removed between two questions whether to go on.
+const ASK_EVERY: u64 = 256;
+
 /// Removes `name` in `parent` with everything below and returns how many entries that were. Nothing there is success.
-/// [`lastgood_model::ErrorKind::Conflict`] when another file system is mounted below, or somebody fills or moves the
-/// tree meanwhile; what was removed until then is gone.
+/// [`ErrorKind::Conflict`] when another file system is mounted below, or somebody fills or moves the tree meanwhile;
+/// what was removed until then is gone.
 pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<u64> {
+    remove_tree_while(parent, name, &mut |_| true)
+}
+
+/// The same for as long as `go_on` says so; then [`ErrorKind::Cancelled`], and what was removed until then is gone.
+pub(super) fn remove_tree_while(parent: BorrowedFd<'_>, name: &[u8], go_on: GoOn<'_>) -> Result<u64> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) => return Ok(1),
         Err(Errno::NOENT) => return Ok(0),
@@ -44,7 +55,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<u64> {
         Err(e) => return Err(error("remove", name, e)),
     }
     let home = Held::Open(parent).stat().map_err(|e| error("look at directory of", name, e))?.device_id;
-    let mut removed = 0;
+    let mut removed = Removed { entries: 0, asked_at: 0, go_on };
     let Some((mut at, top)) = enter(parent, name, home, &mut removed)? else { return Ok(0) };
     let mut levels = vec![top];
     while let Some(level) = levels.last_mut() {
@@ -64,16 +75,40 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<u64> {
             }
         };
         match empty {
-            Ok(()) => removed += 1,
+            Ok(()) => removed.one()?,
             Err(Errno::NOENT) => {}
             Err(e) => return Err(error("remove directory", &level.name, e)),
         }
     }
-    Ok(removed)
+    (removed.go_on)(removed.entries);
+    Ok(removed.entries)
+}
+
+/// What was removed so far, and who is to be asked whether to go on.
+struct Removed<'a> {
+    entries: u64,
+    asked_at: u64,
+    go_on: GoOn<'a>,
+}
+
+impl Removed<'_> {
+    fn one(&mut self) -> Result<()> {
+        self.entries += 1;
+        if self.entries - self.asked_at < ASK_EVERY {
+            return Ok(());
+        }
+        self.asked_at = self.entries;
+        if (self.go_on)(self.entries) { Ok(()) } else { Err(Error::new(ErrorKind::Cancelled, "interrupted")) }
+    }
 }
 
 /// Opens a directory and removes everything from it but its sub-directories. `None` when it is gone.
-fn enter(parent: BorrowedFd<'_>, name: &[u8], home: u64, removed: &mut u64) -> Result<Option<(OwnedFd, Level)>> {
+fn enter(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    home: u64,
+    removed: &mut Removed<'_>,
+) -> Result<Option<(OwnedFd, Level)>> {
     let fd = match open_on_same_mount(parent, name) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
@@ -95,7 +130,7 @@ fn enter(parent: BorrowedFd<'_>, name: &[u8], home: u64, removed: &mut u64) -> R
             continue;
         }
         match rustix::fs::unlinkat(&fd, child.as_slice(), AtFlags::empty()) {
-            Ok(()) => *removed += 1,
+            Ok(()) => removed.one()?,
             Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) => pending.push(child),
             Err(e) => return Err(error("remove", &child, e)),

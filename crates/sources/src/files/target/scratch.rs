@@ -2,7 +2,7 @@
 
 use super::io_error;
 use super::metadata::Held;
-use super::remove::remove_tree;
+use super::remove::{GoOn, remove_tree_while};
 use lastgood_model::node::{display_path, is_safe_name};
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use rustix::fd::{AsFd, OwnedFd};
@@ -62,9 +62,15 @@ impl Scratch {
 
     /// Removes it with everything below, without following links or entering other mounts, and returns how many entries
     /// that were. [`ErrorKind::Conflict`] when another directory has taken its name; that one is left alone.
-    pub fn remove(mut self) -> Result<u64> {
+    pub fn remove(self) -> Result<u64> {
+        self.remove_while(&mut |_| true)
+    }
+
+    /// The same for as long as `go_on`, asked now and then with the number of entries removed so far, says so. Then
+    /// [`ErrorKind::Cancelled`], and the rest stays where it is.
+    pub fn remove_while(mut self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<u64> {
         self.armed = false;
-        self.clean().map_err(|e| {
+        self.clean(go_on).map_err(|e| {
             e.context(format!("remove scratch directory {}", display_path(self.path.as_os_str().as_bytes())))
         })
     }
@@ -75,7 +81,7 @@ impl Scratch {
         std::mem::take(&mut self.path)
     }
 
-    fn clean(&self) -> Result<u64> {
+    fn clean(&self, go_on: GoOn<'_>) -> Result<u64> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let there = match rustix::fs::openat(&self.parent, self.name.as_slice(), flags, Mode::empty()) {
             Ok(fd) => Held::Pinned(fd.as_fd()).stat().map_err(|e| io_error("look at it", e))?,
@@ -85,15 +91,28 @@ impl Scratch {
         if (there.device_id, there.inode) != self.identity {
             return Err(Error::new(ErrorKind::Conflict, "another directory took its place"));
         }
-        remove_tree(self.parent.as_fd(), &self.name)
+        remove_tree_while(self.parent.as_fd(), &self.name, go_on)
     }
+}
+
+/// Removes the directory `name` in `below` that a dead process left behind, with everything in it, without following
+/// links or entering other mounts, for as long as `go_on` says so ([`ErrorKind::Cancelled`] then). Returns how many
+/// entries that were.
+pub fn remove_left_behind(below: &Path, name: &[u8], go_on: &mut dyn FnMut(u64) -> bool) -> Result<u64> {
+    let act = || format!("remove {} left behind in {}", display_path(name), display_path(below.as_os_str().as_bytes()));
+    if !is_safe_name(name) {
+        return Err(Error::invalid(act()));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(CWD, below, flags, Mode::empty()).map_err(|e| io_error(act(), e))?;
+    remove_tree_while(parent.as_fd(), name, go_on).map_err(|e| e.context(act()))
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         if self.armed {
             // The last resort on a path that has an error of its own to tell.
-            self.clean().ok();
+            self.clean(&mut |_| true).ok();
         }
     }
 }

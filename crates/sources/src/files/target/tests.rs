@@ -5,6 +5,7 @@ mod existing;
 mod fidelity;
 mod nobody;
 mod shape;
+mod view;
 
 use super::*;
 use lastgood_model::Time;

@@ -1,5 +1,6 @@
 use super::walk::{entry, open_top, read_all, take, try_take};
 use crate::files::FilesOptions;
+use lastgood_model::manifest::ProblemKind;
 use lastgood_model::source::{Finding, FindingLevel, Source, Steady};
 use lastgood_model::{ErrorKind, Monitor, NodeKind, Time, Xattr};
 use rustix::fs::{
@@ -271,7 +272,7 @@ fn a_link_as_configured_path_is_followed_and_told() {
 }
 
 #[test]
-fn a_missing_path_fails_the_source_and_the_probe_says_so_before() {
+fn a_source_of_which_nothing_is_there_fails_and_the_probe_says_so_before() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none");
     let error = try_take(vec![folder.path().join("."), missing.clone()], FilesOptions::default()).unwrap_err();
@@ -282,6 +283,10 @@ fn a_missing_path_fails_the_source_and_the_probe_says_so_before() {
     symlink("nowhere", folder.path().join("dangling")).unwrap();
     let error = try_take(vec![folder.path().join("dangling")], FilesOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Absent);
+    let both = vec![missing.clone(), folder.path().join("dangling")];
+    let error = try_take(both, FilesOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Absent);
+    assert!(error.hint().is_some() && error.chain().contains("none of 2 paths"), "{}", error.chain());
 
     let failures = |paths: Vec<std::path::PathBuf>, exclude: Vec<String>| -> Vec<Finding> {
         let options = FilesOptions { exclude, ..FilesOptions::default() };
@@ -294,6 +299,37 @@ fn a_missing_path_fails_the_source_and_the_probe_says_so_before() {
     assert!(failures(vec![folder.path().into()], vec!["x".into()]).is_empty());
     let pattern = format!("{}/cache", folder.path().display());
     assert_eq!(failures(vec![folder.path().into()], vec![pattern]).len(), 1, "a pattern that never matches");
+}
+
+#[test]
+fn of_several_paths_those_that_are_there_are_captured_and_the_missing_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a/x", "c"] {
+        let path = folder.path().join(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, name).unwrap();
+    }
+    let paths = ["a", "b", "c"].map(|p| folder.path().join(p));
+    let missing = paths[1].to_str().unwrap().to_owned();
+    let taken = try_take(paths.to_vec(), FilesOptions::default()).unwrap();
+    assert_eq!(taken.kept.len(), 3, "a, a/x and c: {:?}", taken.kept.keys());
+    assert_eq!(taken.problems(), [(ProblemKind::Unreadable, &*missing)]);
+    assert!(taken.problems[0].message.contains("No such file"), "{:?}", taken.problems);
+    assert_eq!(taken.captured.facts["missing"], serde_json::json!([missing]));
+}
+
+#[test]
+fn a_folder_without_files_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["empty", "full"].map(|p| folder.path().join(p));
+    fs_err::create_dir_all(paths[0].join("lost+found")).unwrap();
+    fs_err::create_dir_all(&paths[1]).unwrap();
+    fs_err::write(paths[1].join("x"), "x").unwrap();
+    let taken = try_take(paths.to_vec(), FilesOptions::default()).unwrap();
+    assert_eq!(taken.captured.facts["without_files"], serde_json::json!([paths[0].to_str().unwrap()]));
+    assert!(taken.problems.is_empty());
+    fs_err::write(paths[0].join("x"), "x").unwrap();
+    assert!(try_take(paths.to_vec(), FilesOptions::default()).unwrap().captured.facts.is_empty());
 }
 
 #[test]

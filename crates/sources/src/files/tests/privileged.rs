@@ -110,13 +110,26 @@ fn what_may_not_be_read_is_told_and_the_rest_is_captured() {
         };
         let outcome = [kind(b"open"), kind(b"shut"), kind(b"secret"), kind(b"blind")];
         let source = crate::files::FilesSource::new("x", vec![top.join("shut")], FilesOptions::default()).unwrap();
-        (outcome, monitor.problems().0, source.probe().unwrap())
+        let examine = |exclude: &[&str]| {
+            let exclude = exclude.iter().map(|&p| p.to_owned()).collect();
+            let options = FilesOptions { exclude, ..FilesOptions::default() };
+            crate::files::FilesSource::new("x", vec![top.clone()], options).unwrap().examine().unwrap()
+        };
+        let examined = [examine(&[]), examine(&["shut", "/blind"]), examine(&["shut", "/blind", "secret"])];
+        (outcome, monitor.problems().0, source.probe().unwrap(), examined)
     });
-    let (outcome, problems, findings) = seen.join().unwrap();
+    let (outcome, problems, findings, examined) = seen.join().unwrap();
     assert_eq!(outcome, [Ok(1), Err(ErrorKind::Denied), Err(ErrorKind::Denied), Ok(0)]);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].path.ends_with("/blind/file") && problems[0].what == ProblemKind::Unreadable);
     let levels: Vec<_> = findings.iter().map(|f| f.level).collect();
     use lastgood_model::source::FindingLevel::{Failure, Warning};
     assert_eq!(levels, [Failure, Warning], "{findings:?}");
+    let failures = examined.map(|found| {
+        let failures = found.into_iter().filter(|f| f.level == Failure);
+        failures.map(|f| f.message.replace(folder.path().to_str().unwrap(), "")).collect::<Vec<_>>()
+    });
+    assert!(failures[0].len() == 1 && failures[0][0].contains("cannot be read"), "{failures:?}");
+    assert!(failures[1].len() == 1 && failures[1][0].contains("/secret: Permission denied"), "{failures:?}");
+    assert!(failures[2].is_empty(), "what is excluded need not be read: {failures:?}");
 }

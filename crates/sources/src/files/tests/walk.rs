@@ -146,6 +146,7 @@ impl Collected {
             steady = Some(reader.finish(&mut entry.node)?);
         }
         self.keep(path, Kept { node: entry.node, content, steady, volatile: entry.volatile });
+        self.monitor.add(|counters| &counters.files, 1);
         Ok(())
     }
 }
