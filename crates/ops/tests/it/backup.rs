@@ -11,6 +11,7 @@ use lastgood_repo::lock::{Clock, system_clock};
 use lastgood_repo::{OpenOptions, Repository};
 use lastgood_sources::command::CommandSource;
 use lastgood_stores::Op;
+use lastgood_testkit::rng::Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -344,4 +345,48 @@ fn a_store_that_fails_is_not_the_misfortune_of_one_source() {
     assert!(rig.snapshots().is_empty());
     store.set_quota(None);
     assert!(rig.backup(&sources[1..]).unwrap().complete);
+}
+
+#[test]
+fn a_file_read_again_is_cut_where_it_would_be_cut_without_its_past() {
+    let (rig, _) = Rig::in_memory();
+    let mut rng = Rng::new(23);
+    let old = rng.bytes(14 << 20);
+    let mut changed = old.clone();
+    changed[5 << 20] ^= 1;
+    let with = |from: usize, what: &[u8]| [&old[..from], what, &old[from..]].concat();
+    let zeros = vec![0; 3 << 20];
+    let variants = [
+        old.clone(),
+        old[..9_000_001].to_vec(),
+        old[..600 << 10].to_vec(),
+        Vec::new(),
+        changed,
+        [&old[..], b"appended"].concat(),
+        [&old[..], &rng.bytes(6 << 20)].concat(),
+        with(0, b"inserted"),
+        with(7 << 20, b"inserted"),
+        with(3 << 20, &zeros),
+    ];
+    let tree = rig.plant(&[("file", b"")]);
+    let sources = [files("files", [tree.clone()])];
+    let repository = rig.open();
+    let content = |app: &str| {
+        let options = BackupOptions { force: true, ..BackupOptions::default() };
+        let report = backup::run(&repository, app, &sources, &Arc::new(Monitor::new()), &options).unwrap();
+        let snapshot = repository.snapshot(report.snapshot.unwrap()).unwrap();
+        let path = format!("{}/file", tree.display());
+        let reader = repository.reader().unwrap();
+        let node = lastgood_ops::browse::resolve(&reader, &snapshot, path.as_bytes()).unwrap().1.unwrap();
+        let bytes: Vec<u8> = node.content.iter().flatten().flat_map(|id| reader.data(*id).unwrap()).collect();
+        assert!(bytes == fs_err::read(tree.join("file")).unwrap(), "restores exactly");
+        node.content
+    };
+    for (number, variant) in variants.iter().enumerate() {
+        fs_err::write(tree.join("file"), &old).unwrap();
+        content("known");
+        fs_err::write(tree.join("file"), variant).unwrap();
+        assert_eq!(content("known"), content(&format!("fresh-{number}")), "variant {number}");
+    }
+    rig.assert_sound();
 }

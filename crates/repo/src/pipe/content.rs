@@ -2,11 +2,12 @@
 
 use super::Engine;
 use super::compress::Scratch;
-use crate::chunk::{Cutter, ZERO_CHUNK_BYTES, zero_blob_id};
+use crate::chunk::{Cutter, FILE_CHUNK_MIN_BYTES, MAX_CHUNK_BYTES, ZERO_CHUNK_BYTES, zero_blob_id};
 use crate::index::BlobKind;
 use crate::sha256::sha256_many;
 use lastgood_model::source::Chunking;
 use lastgood_model::{BlobId, Error, ErrorKind, Id, Result};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Cut chunks are handed on together once they hold this much: a chunk of 16 KiB alone would not be worth the passing.
@@ -116,7 +117,13 @@ impl Batch {
 pub(super) struct Content {
     engine: Arc<Engine>,
     cutter: Cutter,
+    /// Chunks to be expected from the start of `bytes` on; while there are any, nothing of `bytes` was cut.
+    expected: VecDeque<(BlobId, usize)>,
+    /// The last of them was the last of the content.
+    expected_to_end: bool,
     bytes: Vec<u8>,
+    /// Up to here `bytes` is counted in `length`.
+    counted: usize,
     /// Up to here `bytes` has gone through the cutter.
     scanned: usize,
     cuts: Vec<usize>,
@@ -137,13 +144,68 @@ impl Content {
         Ok(Self {
             engine,
             cutter,
+            expected: VecDeque::new(),
+            expected_to_end: false,
             bytes: Vec::new(),
+            counted: 0,
             scanned: 0,
             cuts: Vec::new(),
             blobs: Arc::default(),
             count: 0,
             length: 0,
         })
+    }
+
+    /// Tells which chunks the content had when it was stored before; it must still be empty. Where a chunk is the same
+    /// again, its end need not be searched: the cutter would find it at the same place, since where it cuts depends on
+    /// the chunk alone.
+    pub(super) fn expect(&mut self, chunks: &[BlobId]) {
+        let last = chunks.len().saturating_sub(1);
+        for (at, id) in chunks.iter().enumerate() {
+            let length = self.engine.index.find(*id).map_or(0, |location| location.plain_length() as usize);
+            // Others were not cut by their content, but by a hole behind them or by another cutter.
+            let is_cut_by_content = at == last || length >= FILE_CHUNK_MIN_BYTES;
+            if length == 0 || length > MAX_CHUNK_BYTES || !is_cut_by_content {
+                break;
+            }
+            self.expected.push_back((*id, length));
+        }
+        self.expected_to_end = self.expected.len() == chunks.len();
+    }
+
+    /// Takes the chunks that are as expected; the rest is left to the cutter. A last chunk that was cut by the end of the
+    /// content is right only if the end is here again.
+    fn take_expected(&mut self, at_end: bool) {
+        while let Some((_, first)) = self.expected.front() {
+            let is_last = self.expected_to_end && self.expected.len() == 1;
+            let wanted = if is_last { first + 1 } else { BATCH_BYTES.max(*first) };
+            if !at_end && self.bytes.len() < wanted {
+                return;
+            }
+            let (mut end, mut chunks) = (0usize, Vec::new());
+            for (at, (id, length)) in self.expected.iter().enumerate() {
+                let Some(chunk) = self.bytes.get(end..end + length) else { break };
+                end += length;
+                let is_last = self.expected_to_end && at + 1 == self.expected.len();
+                if is_last && !(at_end && end == self.bytes.len()) {
+                    break;
+                }
+                chunks.push((*id, chunk));
+            }
+            let contents: Vec<&[u8]> = chunks.iter().map(|(_, chunk)| *chunk).collect();
+            let same =
+                sha256_many(&contents).iter().zip(&chunks).take_while(|(hash, (id, _))| **hash == id.0.0).count();
+            let goes_on = same > 0 && same == chunks.len();
+            let taken: usize = contents[..same].iter().map(|chunk| chunk.len()).sum();
+            let ids = self.expected.drain(..same).map(|(id, _)| id);
+            self.blobs.state.lock().unwrap_or_else(|e| e.into_inner()).ids.extend(ids);
+            self.count += same;
+            self.bytes.drain(..taken);
+            self.counted -= taken;
+            if !goes_on {
+                self.expected.clear();
+            }
+        }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -161,7 +223,18 @@ impl Content {
     /// Takes note of bytes appended to the tail. On a worker, `scratch` lets it do the work itself when the budget is
     /// used up; other threads wait.
     pub(super) fn advance(&mut self, scratch: Option<&mut Scratch>) -> Result<()> {
-        self.length += (self.bytes.len() - self.scanned) as u64;
+        self.length += (self.bytes.len() - self.counted) as u64;
+        self.counted = self.bytes.len();
+        self.take_expected(false);
+        if !self.expected.is_empty() {
+            return Ok(());
+        }
+        self.scan();
+        if self.bytes.len() >= BATCH_BYTES && !self.cuts.is_empty() { self.submit(scratch) } else { Ok(()) }
+    }
+
+    /// Searches what has arrived for the ends of chunks.
+    fn scan(&mut self) {
         while self.scanned < self.bytes.len() {
             match self.cutter.next_cut(&self.bytes[self.scanned..]) {
                 Some(n) => {
@@ -171,12 +244,11 @@ impl Content {
                 None => self.scanned = self.bytes.len(),
             }
         }
-        if self.bytes.len() >= BATCH_BYTES && !self.cuts.is_empty() { self.submit(scratch) } else { Ok(()) }
     }
 
     /// Appends zeros without producing them: whole chunks of zeros are stored once and then only named.
     pub(super) fn zeros(&mut self, mut length: u64, mut scratch: Option<&mut Scratch>) -> Result<()> {
-        self.cut_here();
+        self.cut_here(false);
         self.submit(scratch.as_deref_mut())?;
         self.length += length;
         while length > 0 {
@@ -190,14 +262,20 @@ impl Content {
             } else {
                 self.bytes.resize(piece, 0);
                 self.cuts.push(piece);
-                self.scanned = piece;
+                (self.counted, self.scanned) = (piece, piece);
                 self.submit(scratch.as_deref_mut())?;
             }
         }
         Ok(())
     }
 
-    fn cut_here(&mut self) {
+    /// Ends the current chunk, for a hole or at the end of the content.
+    fn cut_here(&mut self, at_end: bool) {
+        if !self.expected.is_empty() {
+            self.take_expected(at_end);
+            self.expected.clear();
+            self.scan();
+        }
         if self.cuts.last().copied().unwrap_or(0) < self.bytes.len() {
             self.cuts.push(self.bytes.len());
         }
@@ -215,7 +293,7 @@ impl Content {
         }
         let mut bytes = std::mem::replace(&mut self.bytes, rest);
         bytes.truncate(end);
-        self.scanned = self.bytes.len();
+        (self.counted, self.scanned) = (self.bytes.len(), self.bytes.len());
         let cuts = std::mem::take(&mut self.cuts);
         let first = self.count;
         self.count += cuts.len();
@@ -249,7 +327,7 @@ impl Content {
 
     /// Ends the content on a worker; `completion` gets its blobs once all are stored, on whichever worker was last.
     pub(super) fn finish_then(mut self, scratch: &mut Scratch, completion: Completion) -> Result<()> {
-        self.cut_here();
+        self.cut_here(true);
         let submitted = self.submit(Some(scratch));
         // Also after a failure: somebody waits for the completion, which looks for itself whether all went well.
         self.blobs.state.lock().unwrap_or_else(|e| e.into_inner()).completion = Some(completion);
@@ -259,7 +337,7 @@ impl Content {
 
     /// Ends the content on any other thread, waiting until all blobs are stored.
     pub(super) fn finish(mut self) -> Result<Vec<BlobId>> {
-        self.cut_here();
+        self.cut_here(true);
         self.submit(None)?;
         self.blobs.settle(None);
         let mut state = self.blobs.state.lock().unwrap_or_else(|e| e.into_inner());

@@ -100,7 +100,8 @@ impl Engine {
             self.count_file(old.size, true, false);
             return Ok(Some(old.clone()));
         }
-        let file = PendingFile { entry, slot: 0, is_new: old.is_none() };
+        let known = old.map(|old| old.content.clone().unwrap_or_default());
+        let file = PendingFile { entry, slot: 0, known };
         self.pool.push(Task::Files(FilesTask { dir, files: vec![file], open: None, top: Some(top.clone()) }));
         let node = top.wait();
         self.check()?;
@@ -325,7 +326,8 @@ impl DirTask {
                     }
                     known => {
                         unchanged = false;
-                        files.push(PendingFile { entry, slot, is_new: known.is_none() });
+                        let known = known.map(|old| old.content.unwrap_or_default());
+                        files.push(PendingFile { entry, slot, known });
                         nodes.push(None);
                     }
                 },
@@ -374,7 +376,8 @@ impl DirTask {
 struct PendingFile {
     entry: Entry,
     slot: usize,
-    is_new: bool,
+    /// The content it had in the parent snapshot; absent when it was not there.
+    known: Option<Vec<BlobId>>,
 }
 
 /// Entries of one directory that must be read, or described.
@@ -448,7 +451,8 @@ fn take_in(
     engine: &Arc<Engine>,
     scratch: &mut Scratch,
 ) {
-    let PendingFile { mut entry, is_new, .. } = file;
+    let PendingFile { mut entry, known, .. } = file;
+    let is_new = known.is_none();
     let name = entry.node.name.clone();
     let read = dir.describe(&mut entry.node, &engine.monitor).and_then(|()| {
         if entry.node.kind == NodeKind::File { dir.open_file(&entry, &engine.monitor).map(Some) } else { Ok(None) }
@@ -465,7 +469,7 @@ fn take_in(
         }
     };
     let start = small.bytes.len();
-    match read_content(reader, entry.node, &mut small.bytes, dir, is_new, engine, scratch) {
+    match read_content(reader, entry.node, &mut small.bytes, dir, known.as_deref(), engine, scratch) {
         Ok(Progress::Small(node)) => small.files.push((node, start..small.bytes.len(), owner)),
         Ok(Progress::Long { content, mut node }) => {
             let weak = Arc::downgrade(engine);
@@ -496,7 +500,7 @@ enum Progress {
     /// One chunk at most, at the end of the buffer.
     Small(Node),
     Long {
-        content: Content,
+        content: Box<Content>,
         node: Node,
     },
 }
@@ -513,10 +517,11 @@ fn read_content(
     mut node: Node,
     small: &mut Vec<u8>,
     dir: &Arc<dyn TreeDir>,
-    is_new: bool,
+    known: Option<&[BlobId]>,
     engine: &Arc<Engine>,
     scratch: &mut Scratch,
 ) -> Result<Progress, Failed> {
+    let is_new = known.is_none();
     let chunking = reader.chunking();
     let mut content = None;
     if chunking == Chunking::Files && node.size < FILE_CHUNK_MIN_BYTES as u64 {
@@ -546,7 +551,13 @@ fn read_content(
     }
     let mut content = match content {
         Some(content) => content,
-        None => Content::new(engine.clone(), chunking).map_err(Failed::Store)?,
+        None => {
+            let mut content = Content::new(engine.clone(), chunking).map_err(Failed::Store)?;
+            if chunking == Chunking::Files {
+                content.expect(known.unwrap_or_default());
+            }
+            content
+        }
     };
     loop {
         match reader.read(content.tail(), LONG_READ_BYTES).map_err(Failed::Source)? {
@@ -556,7 +567,7 @@ fn read_content(
         }
     }
     close(reader, &mut node, content.length(), dir, is_new, engine)?;
-    Ok(Progress::Long { content, node })
+    Ok(Progress::Long { content: Box::new(content), node })
 }
 
 fn close(
