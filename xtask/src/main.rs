@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what tests and measurements need: packages, restic, rustic, the test runner.
+    /// Install what tests and measurements need: packages, restic, rustic, PostgreSQL, the test runner.
     Setup(setup::Options),
     /// Install what is missing, then run every test.
     Test(test::Options),

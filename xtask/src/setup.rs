@@ -1,11 +1,13 @@
 //! What the tests and measurements need beside Rust and a C compiler, installed for a machine that has nothing else.
 //!
 //! Idempotent: everything is looked at first, and where it is already as wanted nothing is downloaded or asked. Programs
-//! that the distribution has too old go to `target/tools/bin`, never into the system.
+//! that the distribution has too old go to `target/tools`, never into the system.
 
 mod apt;
+mod debian;
+mod postgres;
+mod restic;
 mod rustic;
-mod sid;
 
 use crate::shell::{self, first_line};
 use anyhow::{Context, Result, bail};
@@ -13,7 +15,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Look for a newer restic although one is there.
+    /// Look for a newer restic and PostgreSQL although they are there.
     #[arg(long)]
     refresh: bool,
 }
@@ -34,6 +36,10 @@ pub(crate) struct Tools {
     pub(crate) rustic: PathBuf,
     /// SQLite's program.
     pub(crate) sqlite3: PathBuf,
+    /// The folder with the programs of PostgreSQL 15.
+    pub(crate) postgres_15: PathBuf,
+    /// The folder with the programs of PostgreSQL 18.
+    pub(crate) postgres_18: PathBuf,
     /// Whether `cargo nextest` can be run, with [`bin`] on the search path.
     pub(crate) has_nextest: bool,
 }
@@ -56,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
 
     let restic = match chosen("LASTGOOD_RESTIC")? {
         Some(path) => path,
-        None => sid::restic(&bin(), options.refresh).context("install the newest restic")?,
+        None => restic::install(&bin(), options.refresh).context("install the newest restic")?,
     };
     let restic_old = match chosen("LASTGOOD_RESTIC_OLD")? {
         Some(path) => path,
@@ -70,15 +76,23 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
         Some(path) => path,
         None => shell::which("sqlite3").context("find sqlite3 on the search path")?,
     };
+    let postgres = |variable: &str, version: &postgres::Version| match chosen_folder(variable)? {
+        Some(path) => Ok(path),
+        None => postgres::install(version, &shell::target().join("tools"), options.refresh),
+    };
+    let postgres_15 = postgres("LASTGOOD_POSTGRES_15", &postgres::V15).context("install PostgreSQL 15")?;
+    let postgres_18 = postgres("LASTGOOD_POSTGRES_18", &postgres::V18).context("install PostgreSQL 18")?;
     let has_nextest = nextest();
-    let tools = Tools { restic, restic_old, rustic, sqlite3, has_nextest };
+    let tools = Tools { restic, restic_old, rustic, sqlite3, postgres_15, postgres_18, has_nextest };
     for (what, program, arguments) in [
-        ("restic", &tools.restic, "version"),
-        ("restic, older", &tools.restic_old, "version"),
-        ("rustic", &tools.rustic, "--version"),
-        ("sqlite3", &tools.sqlite3, "--version"),
+        ("restic", tools.restic.clone(), "version"),
+        ("restic, older", tools.restic_old.clone(), "version"),
+        ("rustic", tools.rustic.clone(), "--version"),
+        ("sqlite3", tools.sqlite3.clone(), "--version"),
+        ("postgres 15", tools.postgres_15.join("postgres"), "--version"),
+        ("postgres 18", tools.postgres_18.join("postgres"), "--version"),
     ] {
-        let Some(version) = first_line(program, &[arguments]) else {
+        let Some(version) = first_line(&program, &[arguments]) else {
             bail!("{} is there but does not run", program.display());
         };
         let version: String = version.chars().take(40).collect();
@@ -89,13 +103,22 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
 
 /// A program chosen by hand; it must be there.
 fn chosen(variable: &str) -> Result<Option<PathBuf>> {
-    let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from) else {
-        return Ok(None);
-    };
-    if !path.is_file() {
-        bail!("{variable} names {}, which is not there", path.display());
+    match path_in(variable) {
+        Some(path) if !path.is_file() => bail!("{variable} names {}, which is not there", path.display()),
+        path => Ok(path),
     }
-    Ok(Some(path))
+}
+
+/// A folder of programs chosen by hand; it must be there.
+fn chosen_folder(variable: &str) -> Result<Option<PathBuf>> {
+    match path_in(variable) {
+        Some(path) if !path.is_dir() => bail!("{variable} names {}, which is no folder", path.display()),
+        path => Ok(path),
+    }
+}
+
+fn path_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Looks for cargo-nextest and builds it when it is missing. Without it `cargo test` serves, so failing is no end.

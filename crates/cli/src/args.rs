@@ -8,6 +8,7 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   lastgood protect ./shop.db ./uploads         write a config, take the first recovery point, prove it
+  lastgood protect postgres://localhost/shop   the same with a PostgreSQL database
   lastgood backup                              take the next recovery point
   lastgood snapshots                           list recovery points
   lastgood restore latest --to ./restored      restore the newest into a folder
@@ -69,7 +70,7 @@ pub(crate) enum Format {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start here: protect these paths now, and prove that they can be restored
+    /// Start here: protect these databases and folders now, and prove that they can be restored
     Protect(Protect),
     /// Make the repository, and the key file when there is none
     Init(Init),
@@ -108,12 +109,14 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   lastgood protect ./shop.db ./uploads
+  lastgood protect postgres://shop@db.example/shop ./uploads
   lastgood protect ./shop.db --repo /mnt/backups/shop
 
-Running it again takes another recovery point, and adds paths that are new to the config.")]
+A URL that holds a password is kept in a file of its own, readable for its owner alone; the config names that file.
+Running it again takes another recovery point, and adds what is new to the config.")]
 pub(crate) struct Protect {
-    /// SQLite databases, folders and files
-    #[arg(required = true, value_name = "PATH")]
+    /// SQLite databases, folders and files; URLs of PostgreSQL databases
+    #[arg(required = true, value_name = "PATH|URL")]
     pub(crate) paths: Vec<OsString>,
     /// Where to restore to for the proof [default: beside the repository]
     #[arg(long, value_name = "DIR")]
@@ -180,13 +183,15 @@ Examples:
   lastgood restore latest --to ./restored
   lastgood restore latest --to ./restored --path /srv/shop/uploads/logo.png
   lastgood restore before:2026-05-01 --in-place
+  lastgood restore latest --source db --to postgres://localhost/shop_restored
+  lastgood restore latest --source db --to postgres://localhost/shop --table orders --as orders_yesterday
   lastgood restore latest --repo /mnt/backups --key-file lastgood.key --to ./restored")]
 pub(crate) struct Restore {
     /// Which recovery point
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshot: String,
-    /// Restore below this folder, as DIR/<source>/…
-    #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
+    /// Restore below this folder, as DIR/<source>/…; or into this database of a PostgreSQL server
+    #[arg(long, value_name = "DIR|URL", conflicts_with = "in_place")]
     pub(crate) to: Option<PathBuf>,
     /// Restore to where everything came from; shows a plan first
     #[arg(long)]
@@ -215,6 +220,69 @@ pub(crate) struct Restore {
     /// Whom restored files belong to [default: numeric for root, skip for anyone else]
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) owners: Option<Owners>,
+    #[command(flatten)]
+    pub(crate) server: RestoreServer,
+}
+
+/// What only a restore into a server takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options for a restore into a PostgreSQL server")]
+pub(crate) struct RestoreServer {
+    /// Which database of the source, when it has several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Only this table, with its indexes and constraints: `table` or `schema.table`; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+    /// Restore the one table that --table names under this name, beside the old one
+    #[arg(long = "as", value_name = "NAME", requires = "tables")]
+    pub(crate) rename: Option<String>,
+    /// Only this schema; may be given several times
+    #[arg(long = "schema", value_name = "SCHEMA")]
+    pub(crate) schemas: Vec<String>,
+    /// Not this table; may be given several times
+    #[arg(long = "exclude-table", value_name = "TABLE")]
+    pub(crate) exclude_tables: Vec<String>,
+    /// No rows
+    #[arg(long, conflicts_with = "data_only")]
+    pub(crate) schema_only: bool,
+    /// Only rows, into tables that are there
+    #[arg(long)]
+    pub(crate) data_only: bool,
+    /// Everything belongs to the role that restores
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+    /// No privileges
+    #[arg(long)]
+    pub(crate) no_acl: bool,
+    /// Make roles that the server lacks, as they were saved
+    #[arg(long)]
+    pub(crate) roles: bool,
+    /// How many connections work at once [default: the number of cores, at least 2 and at most 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+}
+
+impl RestoreServer {
+    /// The flags that were given, as they are written.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        [
+            ("--database", self.database.is_some()),
+            ("--table", !self.tables.is_empty()),
+            ("--as", self.rename.is_some()),
+            ("--schema", !self.schemas.is_empty()),
+            ("--exclude-table", !self.exclude_tables.is_empty()),
+            ("--schema-only", self.schema_only),
+            ("--data-only", self.data_only),
+            ("--no-owner", self.no_owner),
+            ("--no-acl", self.no_acl),
+            ("--roles", self.roles),
+            ("--jobs", self.jobs.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(flag, given)| given.then_some(flag))
+        .collect()
+    }
 }
 
 /// Whom restored files belong to.
@@ -289,7 +357,8 @@ pub(crate) struct Find {
 /// `diff`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each line begins with + (added), - (removed), M (content differs), U (only metadata differs) or T (another kind).")]
+Each line begins with + (added), - (removed), M (content differs), U (only metadata differs) or T (another kind).
+With --source NAME of a PostgreSQL source, tables and other objects are compared instead of files.")]
 pub(crate) struct Diff {
     /// The older recovery point
     #[arg(value_name = "A")]
@@ -298,8 +367,11 @@ pub(crate) struct Diff {
     #[arg(value_name = "B")]
     pub(crate) new: String,
     /// Only below this path: `<source>/…` or an original absolute path
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", conflicts_with = "source")]
     pub(crate) path: Option<OsString>,
+    /// Only this source; of a PostgreSQL source, its tables with their rows and whatever else its schema has
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
     /// Only the totals
     #[arg(long)]
     pub(crate) stat: bool,
@@ -366,7 +438,11 @@ pub(crate) enum ConfigCommand {
 
 /// `doctor`
 #[derive(Debug, Args)]
-pub(crate) struct Doctor {}
+pub(crate) struct Doctor {
+    /// Print SQL that makes a role which may capture this PostgreSQL source, and nothing more
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) grants: Option<String>,
+}
 
 /// `completions`
 #[derive(Debug, Args)]

@@ -1,4 +1,11 @@
-//! From settings to the concrete sources and stores: the only file that names them.
+//! From settings to the concrete sources and stores: the only module that names them.
+
+mod postgres;
+
+pub(crate) use postgres::{
+    Database, Server, covers, grants, holds_password, is_postgres_url, proof_servers, reach, server_request,
+    target_beside,
+};
 
 use crate::args::Owners;
 use crate::config::{Config, Digest, SourceConfig, SourceSpec, nearest};
@@ -172,6 +179,7 @@ pub(crate) fn source(config: &SourceConfig, never: &[PathBuf]) -> Result<Box<dyn
             };
             Box::new(source)
         }
+        SourceSpec::Postgres(config) => Box::new(postgres::LatePostgres::new(name, *config)),
         SourceSpec::Command { argv, file, env, cwd, timeout } => {
             let mut source = CommandSource::new(name, argv, file);
             (source.env, source.cwd, source.timeout) = (env, Some(cwd), timeout);

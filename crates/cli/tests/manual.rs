@@ -8,12 +8,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
+use lastgood_testkit::postgres::{PASSWORD, PgServer, SUPERUSER, Version};
 use lastgood_testkit::tools;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The page whose examples need a PostgreSQL server.
+const SERVER_PAGE: &str = "postgresql.md";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lastgood");
 
 /// One test for each page.
@@ -41,6 +44,7 @@ pages! {
     leaving: "leaving.md",
     looking_inside: "looking-inside.md",
     contents: "README.md",
+    postgresql: "postgresql.md",
     restoring: "restoring.md",
     sqlite: "sqlite.md",
     troubleshooting: "troubleshooting.md",
@@ -169,6 +173,16 @@ fn run_page(page: &str) {
     let folder = home.path().join("shop");
     fs_err::create_dir(&folder).unwrap();
     let programs = programs(home.path());
+    // A page that speaks of a server has one of its own, which the variables of PostgreSQL's programs name.
+    let server = (page == SERVER_PAGE).then(|| PgServer::start(Version::V15));
+    let mut variables = Vec::new();
+    if let Some(server) = &server {
+        for program in ["psql", "createdb"] {
+            fs_err::os::unix::fs::symlink(server.bin(program), home.path().join("bin").join(program)).unwrap();
+        }
+        variables.extend([("PGHOST", "127.0.0.1".to_owned()), ("PGPORT", server.port().to_string())]);
+        variables.extend([("PGUSER", SUPERUSER.to_owned()), ("PGPASSWORD", PASSWORD.to_owned())]);
+    }
     for example in examples {
         let mut said = tempfile::tempfile().unwrap();
         let status = Command::new("bash")
@@ -178,6 +192,7 @@ fn run_page(page: &str) {
             .env("PATH", &programs)
             .env("HOME", home.path())
             .env("LC_ALL", "C.UTF-8")
+            .envs(variables.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(said.try_clone().unwrap())
             .stderr(said.try_clone().unwrap())

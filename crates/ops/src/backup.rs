@@ -31,6 +31,15 @@ pub struct BackupOptions {
     pub dry_run: bool,
 }
 
+/// A recovery point with its moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DatedPoint {
+    /// It.
+    pub snapshot: SnapshotId,
+    /// Its moment.
+    pub time: Time,
+}
+
 /// What came of a backup.
 #[derive(Clone, Debug, Serialize)]
 pub struct BackupReport {
@@ -47,6 +56,9 @@ pub struct BackupReport {
     /// The point it was compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<SnapshotId>,
+    /// A point of this application with a later date than this one: a clock was or is wrong, and `latest` means that point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dated_later: Option<DatedPoint>,
     /// False when something that should be in it is not.
     pub complete: bool,
     /// When it began; the time of the recovery point.
@@ -99,7 +111,8 @@ pub fn run(
             Error::invalid("there is no source to protect").with_hint("add a [source.NAME] section to the config")
         );
     }
-    let parents = parents_of(repository, app)?;
+    let known = points_of(repository, app)?;
+    let parents: Vec<SnapshotId> = known.iter().map(|point| point.snapshot).collect();
     let parent = parents.first().copied();
     let session_options = SessionOptions {
         compression: options.compression,
@@ -167,6 +180,7 @@ pub fn run(
         app: app.to_owned(),
         snapshot: published.as_ref().map(|p| p.snapshot.id),
         parent,
+        dated_later: known.into_iter().next().filter(|newest| newest.time > started),
         complete,
         started,
         finished,
@@ -192,11 +206,12 @@ fn pack_count(packs: &[(PackId, u64)]) -> u64 {
 }
 
 /// The points of this application, newest first, whatever host they are from: files carry their own marks of identity.
-fn parents_of(repository: &Repository, app: &str) -> Result<Vec<SnapshotId>> {
+fn points_of(repository: &Repository, app: &str) -> Result<Vec<DatedPoint>> {
     let snapshots = repository.snapshots(|id, error| {
         tracing::warn!(snapshot = %id, error = %error.chain(), "damaged snapshot is passed over");
     })?;
-    Ok(snapshots.iter().rev().filter(|s| app_of(&s.file).as_deref() == Some(app)).map(|s| s.id).collect())
+    let own = snapshots.iter().rev().filter(|s| app_of(&s.file).as_deref() == Some(app));
+    Ok(own.map(|s| DatedPoint { snapshot: s.id, time: s.file.time }).collect())
 }
 
 /// Databases and commands first, files last, else as configured.

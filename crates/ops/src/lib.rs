@@ -4,10 +4,12 @@
 pub mod backup;
 pub mod browse;
 pub mod diff;
+pub mod diff_tables;
 pub mod emptied;
 mod originals;
 pub mod prove;
 pub mod restore;
 mod restore_notes;
+pub mod restore_server;
 pub mod saved;
 pub mod snapshots;

@@ -6,8 +6,12 @@
 //! against the manifest. The repository may be right and the restore wrong, or the other way round: this looks at both.
 
 pub(crate) mod files;
+mod server;
+
+pub use server::ProofServer;
 
 use crate::restore::{RestoreRequest, plan};
+use crate::restore_server;
 use crate::snapshots::{is_loss, manifest};
 use files::Comparison;
 use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
@@ -17,6 +21,8 @@ use lastgood_repo::{Repository, Snapshot};
 use lastgood_sources::files::target::{Scratch, remove_left_behind};
 use lastgood_sources::sqlite;
 use serde::Serialize;
+use server::Server;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +47,12 @@ pub struct ProofReport {
     pub bytes: u64,
     /// Databases opened and compared.
     pub databases: Vec<DatabaseProof>,
+    /// Sources that could not be restored anywhere, with the reason. Nothing is known against them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
+    /// Scratch databases that killed proofs had left, and that were taken away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub swept: Vec<String>,
     /// How long the restore took, in milliseconds.
     pub restore_ms: u64,
     /// What is not as it should be, at most a thousand of it.
@@ -54,6 +66,12 @@ pub struct ProofReport {
 pub struct DatabaseProof {
     /// Its source.
     pub source: String,
+    /// Which database of a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Where it was restored to, when that was a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored_to: Option<String>,
     /// Tables compared.
     pub tables: u64,
     /// Rows counted.
@@ -61,9 +79,9 @@ pub struct DatabaseProof {
 }
 
 impl ProofReport {
-    /// True when everything was as it should be.
+    /// True when everything was restored and is as it should be.
     pub fn is_proven(&self) -> bool {
-        self.mismatches_total == 0
+        self.mismatches_total == 0 && self.unproven.is_empty()
     }
 
     fn mismatch(&mut self, text: String) {
@@ -85,7 +103,7 @@ pub enum Phase {
     Restore,
     /// Reading everything back.
     Compare,
-    /// Opening one database after the other.
+    /// Opening one database after the other; those of servers are restored and compared here.
     Databases,
     /// Removing the scratch place. Only the counter of files tells how far it is.
     Remove,
@@ -117,8 +135,9 @@ pub(crate) fn remove_leftovers(parent: &Path, prefix: &str, monitor: &Monitor) -
     Ok(())
 }
 
-/// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure. `begin` is
-/// called for each phase and gives the monitor that watches it.
+/// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure. Databases
+/// of servers are restored into scratch databases, by what `servers` says of their sources. `begin` is called for each
+/// phase and gives the monitor that watches it.
 ///
 /// # Errors
 /// When the restore cannot be carried out, or a stop was asked for. A hint says so when what was restored could not be
@@ -127,13 +146,15 @@ pub fn prove(
     repository: &Arc<Repository>,
     snapshot: Snapshot,
     scratch_parent: &Path,
+    servers: &BTreeMap<String, ProofServer>,
     begin: &mut dyn FnMut(Phase) -> Arc<Monitor>,
 ) -> Result<ProofReport> {
     let monitor = begin(Phase::Restore);
     remove_leftovers(scratch_parent, SCRATCH_PREFIX, &monitor)?;
     let scratch = Scratch::create(scratch_parent, SCRATCH_PREFIX)?;
     let folder = scratch.path().to_owned();
-    let outcome = restore_and_compare(repository, snapshot, &folder, &monitor, begin);
+    let places = Places { folder: &folder, parent: scratch_parent, servers };
+    let outcome = restore_and_compare(repository, snapshot, &places, &monitor, begin);
     let monitor = begin(Phase::Remove);
     let mut stopped: Option<Instant> = None;
     let removed = scratch.remove_while(&mut |entries| {
@@ -156,20 +177,52 @@ pub fn prove(
     }
 }
 
+/// Where things are restored to.
+struct Places<'a> {
+    /// Files.
+    folder: &'a Path,
+    /// The folder above it.
+    parent: &'a Path,
+    /// Databases of servers, by their sources.
+    servers: &'a BTreeMap<String, ProofServer>,
+}
+
 /// All phases but the last.
 fn restore_and_compare(
     repository: &Arc<Repository>,
     snapshot: Snapshot,
-    folder: &Path,
+    places: &Places<'_>,
     monitor: &Arc<Monitor>,
     begin: &mut dyn FnMut(Phase) -> Arc<Monitor>,
 ) -> Result<ProofReport> {
     let id = snapshot.id;
+    let folder = places.folder;
+    let reader = repository.reader()?;
+    let (manifest, damage) = match manifest(&reader, &snapshot) {
+        Ok(manifest) => (manifest, None),
+        Err(error) => (None, Some(error.chain())),
+    };
+    let is_there = |source: &&SourceRecord| !matches!(source.outcome, SourceOutcome::Failed { .. });
+    let there: Vec<&SourceRecord> = manifest.iter().flat_map(|m| &m.sources).filter(is_there).collect();
+    let of_servers: Vec<&SourceRecord> = there.iter().copied().filter(|s| s.kind == restore_server::KIND).collect();
     let began = Instant::now();
-    let plan = plan(repository, snapshot, RestoreRequest::all_to(folder), monitor)?;
-    let snapshot = plan.snapshot().clone();
-    let bytes = plan.summary.bytes;
-    let restored = plan.execute(monitor)?;
+    // Those of servers are not needed as files beside: what is read for their restore is digested on its way.
+    let mut request = RestoreRequest::all_to(folder);
+    if !of_servers.is_empty() {
+        let others = there.iter().filter(|source| source.kind != restore_server::KIND);
+        request.sources = others.map(|source| source.name.clone()).collect();
+    }
+    let restored = if request.sources.is_empty() && !of_servers.is_empty() {
+        None
+    } else {
+        let plan = plan(repository, snapshot.clone(), request, monitor)?;
+        let bytes = plan.summary.bytes;
+        Some((plan.execute(monitor)?, bytes))
+    };
+    let (failures, failures_total, bytes) = match restored {
+        Some((restored, bytes)) => (restored.failures, restored.failures_total, bytes),
+        None => (Vec::new(), 0, 0),
+    };
     let restore_time = began.elapsed();
     let mut report = ProofReport {
         kind: "lastgood.proof",
@@ -180,25 +233,35 @@ fn restore_and_compare(
         bytes: 0,
         databases: Vec::new(),
         restore_ms: millis(restore_time),
-        mismatches: restored.failures.iter().map(|f| format!("{}: {}", f.path, f.error)).collect(),
-        mismatches_total: restored.failures_total,
+        mismatches: failures.iter().map(|f| format!("{}: {}", f.path, f.error)).collect(),
+        mismatches_total: failures_total,
+        unproven: Vec::new(),
+        swept: Vec::new(),
     };
-    let reader = repository.reader()?;
-    let manifest = manifest(&reader, &snapshot).unwrap_or_else(|error| {
-        report.mismatch(error.chain());
-        None
-    });
+    if let Some(damage) = damage {
+        report.mismatch(damage);
+    }
     let monitor = begin(Phase::Compare);
     monitor.counters.bytes_expected.store(bytes, Relaxed);
     compare_all(&reader, &snapshot, manifest.as_ref(), folder, &monitor, &mut report)?;
-    let captured =
-        |source: &&SourceRecord| source.kind == "sqlite" && !matches!(source.outcome, SourceOutcome::Failed { .. });
-    let databases: Vec<&SourceRecord> = manifest.iter().flat_map(|m| &m.sources).filter(captured).collect();
-    if databases.is_empty() {
+    let databases: Vec<&SourceRecord> = there.iter().copied().filter(|source| source.kind == "sqlite").collect();
+    if databases.is_empty() && of_servers.is_empty() {
         return Ok(report);
     }
     let monitor = begin(Phase::Databases);
     monitor.counters.bytes_expected.store(databases.iter().map(|source| source.bytes).sum(), Relaxed);
+    for record in of_servers {
+        let server = Server {
+            reader: &reader,
+            snapshot: &snapshot,
+            record,
+            server: places.servers.get(&record.name),
+            scratch_parent: places.parent,
+            scratch_prefix: SCRATCH_PREFIX,
+            monitor: &monitor,
+        };
+        server.prove(&mut report)?;
+    }
     for source in databases {
         match database_file(folder, source) {
             Some(path) => open_database(source, &path, &monitor, &mut report)?,
@@ -221,15 +284,17 @@ fn compare_all(
     monitor: &Monitor,
     report: &mut ProofReport,
 ) -> Result<()> {
-    let is_files = |path: &[u8]| {
+    let is_of_kind = |path: &[u8], kind: &str| {
         let name = path.split(|b| *b == b'/').next().unwrap_or_default();
-        manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == "files")
+        manifest.and_then(|m| m.sources.iter().find(|s| s.name.as_bytes() == name)).is_some_and(|s| s.kind == kind)
     };
+    let is_files = |path: &[u8]| is_of_kind(path, "files");
+    let is_of_server = |path: &[u8]| is_of_kind(path, restore_server::KIND);
     let mut comparison = Comparison::new(reader, folder, monitor)?;
     // A directory that cannot be read is among the failures of the restore already.
     let pass = |_: &[u8], error: Error| if is_loss(&error) { Ok(()) } else { Err(error) };
     crate::browse::walk_past(reader, snapshot.file.tree, b"", monitor, pass, |walked| {
-        if walked.path == Manifest::FOLDER.as_bytes() {
+        if walked.path == Manifest::FOLDER.as_bytes() || is_of_server(walked.path) {
             return Ok(crate::browse::Descend::No);
         }
         let original = is_files(walked.path).then(|| {
@@ -259,6 +324,8 @@ fn open_database(source: &SourceRecord, path: &Path, monitor: &Monitor, report: 
         Ok(verified) => {
             report.databases.push(DatabaseProof {
                 source: source.name.clone(),
+                database: None,
+                restored_to: None,
                 tables: facts.rows.len() as u64,
                 rows: facts.rows_total(),
             });

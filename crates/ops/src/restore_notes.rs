@@ -1,7 +1,8 @@
 //! `RESTORE.md`: how to get everything back with restic and the databases' own clients alone. It lies in every recovery
 //! point, so that the point can outlive lastgood.
 
-use lastgood_model::manifest::{Manifest, SourceOutcome};
+use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
+use lastgood_sources::postgres::{DatabaseFacts, Facts, Globals};
 use std::fmt::Write;
 
 /// The notes for one recovery point.
@@ -33,6 +34,7 @@ pub(crate) fn write(manifest: &Manifest, location: &str) -> String {
             "sqlite" => "a plain SQLite database file. Stop the application, move the old file and its `-wal`, `-shm` and `-journal` aside together, put this one in place".to_owned(),
             "files" => format!("a file tree under its original absolute path: `/{name}/<original path>`"),
             "command" => "the standard output of a command, as it was printed".to_owned(),
+            "postgres" => "databases of a PostgreSQL server, as SQL and COPY's text format; below is how to load them".to_owned(),
             other => format!("a source of kind {other}"),
         };
         let part = if source.outcome == SourceOutcome::Partial {
@@ -42,6 +44,11 @@ pub(crate) fn write(manifest: &Manifest, location: &str) -> String {
         };
         let _ = writeln!(w, "- `/{name}` (from {origins}): {how}.{part}");
     }
+    for source in manifest.sources.iter().filter(|source| source.kind == "postgres") {
+        if !matches!(source.outcome, SourceOutcome::Failed { .. }) {
+            postgres(w, source);
+        }
+    }
     if !manifest.complete {
         let _ = writeln!(
             w,
@@ -49,4 +56,100 @@ pub(crate) fn write(manifest: &Manifest, location: &str) -> String {
         );
     }
     out
+}
+
+/// How the databases of a server are loaded with `psql` alone.
+fn postgres(w: &mut String, source: &SourceRecord) {
+    let name = &source.name;
+    // A manifest that was written by another version still names the folders.
+    let facts = Facts::from_map(&source.facts).unwrap_or_default();
+    let _ = writeln!(w, "\n## Loading `{name}` with psql\n");
+    let _ = writeln!(
+        w,
+        "It was a server of PostgreSQL {}. Into one of that version or newer; psql finds it by PGHOST, PGPORT, PGUSER and PGPASSWORD or ~/.pgpass. In the folder that was restored (FOLDER above), in bash:\n",
+        if facts.server_version.is_empty() { "an unknown version" } else { &facts.server_version }
+    );
+    let folder = word(name);
+    if facts.globals != Globals::LeftOut {
+        let passwords = match facts.globals {
+            Globals::WithoutPasswords => "; they have no passwords: set them with \\password",
+            _ => "",
+        };
+        let _ = writeln!(
+            w,
+            "First the roles and tablespaces. Errors that a role exists already may be passed over{passwords}:\n\n    psql -d postgres -f {folder}/globals.sql\n"
+        );
+    }
+    for database in &facts.databases {
+        database_notes(w, &folder, database, facts.pg_dump_version_num.is_some());
+    }
+}
+
+fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_schema: bool) {
+    let name = word(&database.name);
+    let here = format!("{folder}/{}", word(&database.folder));
+    let psql = format!("psql -X -q -v ON_ERROR_STOP=1 -d {name}");
+    let _ = writeln!(
+        w,
+        "Then database `{}`; it was seen at {} of {}:\n",
+        database.name, database.lsn, database.snapshot_time
+    );
+    let create = match database.provider.as_str() {
+        "icu" => format!(
+            "createdb --template=template0 --encoding={} --locale-provider=icu --icu-locale={} --lc-collate={} --lc-ctype={} {name}",
+            word(&database.encoding),
+            word(database.locale.as_deref().unwrap_or("und")),
+            word(&database.collation),
+            word(&database.ctype)
+        ),
+        "builtin" => format!(
+            "createdb --template=template0 --encoding={} --locale-provider=builtin --builtin-locale={} --lc-collate={} --lc-ctype={} {name}",
+            word(&database.encoding),
+            word(database.locale.as_deref().unwrap_or("C")),
+            word(&database.collation),
+            word(&database.ctype)
+        ),
+        _ => format!(
+            "createdb --template=template0 --encoding={} --lc-collate={} --lc-ctype={} {name}",
+            word(&database.encoding),
+            word(&database.collation),
+            word(&database.ctype)
+        ),
+    };
+    if has_schema {
+        let _ = writeln!(w, "    {create}\n    {psql} -f {here}/pre-data.sql");
+    } else {
+        let _ = writeln!(w, "    # Only rows were kept: the database and its tables must be there.");
+    }
+    if database.tables > 0 {
+        let _ = writeln!(
+            w,
+            "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} || break\n    done"
+        );
+    }
+    if database.large_objects.is_some_and(|objects| objects.objects > 0) {
+        let _ = writeln!(
+            w,
+            "    {psql} -f {here}/large-objects.sql\n    (echo 'CREATE TEMP TABLE piece (object oid, at bigint, bytes bytea);'\n     echo 'COPY piece FROM STDIN;'; cat {here}/large-objects.copy; echo '\\.'\n     echo 'SELECT count(lo_put(object, at, bytes)) FROM piece;') | {psql}"
+        );
+    }
+    if database.sequences > 0 {
+        let _ = writeln!(w, "    {psql} -f {here}/sequences.sql > /dev/null");
+    }
+    if has_schema {
+        let _ = writeln!(w, "    {psql} -f {here}/post-data.sql");
+    }
+    let _ = writeln!(
+        w,
+        "\n`{here}/tables.json` says of each table which folder in `data` it has, and how many rows that are.\n"
+    );
+}
+
+/// A word as a shell takes it literally.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./%+,:@".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }

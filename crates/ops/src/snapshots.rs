@@ -37,7 +37,11 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
             id.short(),
             cause.chain()
         ))
-        .with_hint("name the recovery point by its id; `lastgood snapshots` lists those that can be read"));
+        .with_hint(format!(
+            "name the recovery point by its id; `lastgood snapshots` lists those that can be read. Bring the object \
+             snapshots/{id} back from another copy of the repository, or remove it where there is none: then it is no \
+             longer in the way"
+        )));
     }
     let id = picked.map_err(|error| match damaged.first() {
         Some((id, cause)) if error.kind() == ErrorKind::Absent => {

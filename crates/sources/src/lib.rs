@@ -6,4 +6,5 @@
 pub mod command;
 pub mod files;
 mod held;
+pub mod postgres;
 pub mod sqlite;

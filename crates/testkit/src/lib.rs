@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod memory_sink;
+pub mod postgres;
 pub mod restic;
 pub mod rng;
 pub mod rustic;

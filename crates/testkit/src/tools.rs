@@ -31,6 +31,20 @@ pub fn sqlite3() -> PathBuf {
     need("sqlite3", find("LASTGOOD_SQLITE3", "sqlite3", Some("sqlite3")))
 }
 
+/// The folder with the programs of a major version of PostgreSQL, 15 or 18: server, clients and contrib's.
+#[track_caller]
+pub fn postgres(major: u32) -> PathBuf {
+    let below = format!("lib/postgresql/{major}/bin");
+    let installed = folder().with_file_name(format!("postgresql-{major}")).join("usr").join(&below);
+    let of_system = Path::new("/usr").join(&below);
+    let found = match std::env::var_os(format!("LASTGOOD_POSTGRES_{major}")).filter(|value| !value.is_empty()) {
+        Some(chosen) => vec![PathBuf::from(chosen)],
+        None => vec![installed, of_system],
+    };
+    let found = found.into_iter().find(|bin| bin.join("postgres").is_file() && bin.join("initdb").is_file());
+    need(&format!("PostgreSQL {major}"), found)
+}
+
 /// Where `cargo xtask setup` puts programs when nothing else is said.
 pub fn folder() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -178,10 +178,22 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
         text::size(report.bytes_new),
         text::size(report.bytes_stored),
     ))?;
+    for line in report.sources.iter().flat_map(report::of_databases) {
+        out.line(line)?;
+    }
     for record in &report.sources {
         for database in report::databases_inside(record) {
             out.note(format!("note: [{}] {database} is a SQLite database; it was captured as one", record.name));
         }
+    }
+    if let Some(later) = &report.dated_later {
+        out.line(format!(
+            "WARNING: recovery point {} is dated {}, later than this one: `latest` means that one. Restore this one by its \
+             id; where that date is wrong, `restic forget {}` takes the other away",
+            later.snapshot.short(),
+            text::moment(later.time),
+            later.snapshot.short()
+        ))?;
     }
     for emptied in &report.emptied {
         out.line(format!(

@@ -112,9 +112,9 @@ fn show(run: &Run, config: &Config) -> Result<()> {
     let mut section = String::new();
     for setting in sorted(config) {
         let (table, key) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
-        // `key` and `env` are tables inside a section; in one line they read as people write them.
+        // `key`, `url` and `env` are tables inside a section; in one line they read as people write them.
         let (table, key) = match table.rsplit_once('.') {
-            Some((outer, inner @ ("key" | "env"))) if outer.contains('.') => (outer, format!("{inner}.{key}")),
+            Some((outer, inner @ ("key" | "env" | "url"))) if outer.contains('.') => (outer, format!("{inner}.{key}")),
             _ => (table, key.to_owned()),
         };
         if table != section {

@@ -1,5 +1,7 @@
 //! `diff`: what differs between two recovery points.
 
+mod tables;
+
 use super::entry;
 use crate::args::Diff;
 use crate::errors::Outcome;
@@ -11,6 +13,8 @@ use lastgood_model::manifest::Manifest;
 use lastgood_model::{Error, ErrorKind, Node, NodeKind, Result, TreeId};
 use lastgood_ops::browse::resolve;
 use lastgood_ops::diff::{Change, Difference, diff};
+use lastgood_ops::diff_tables::{applies, require_source};
+use lastgood_ops::snapshots::manifest;
 use lastgood_repo::{BlobReader, Snapshot};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -32,7 +36,16 @@ pub(super) fn run(run: &Run, args: &Diff) -> Outcome {
     let old = run.pick(&repository, &args.old, app.as_deref())?;
     let new = run.pick(&repository, &args.new, app.as_deref())?;
     let reader = repository.reader()?;
-    let path = args.path.as_deref().map(path_bytes).unwrap_or_default();
+    if let Some(source) = &args.source {
+        let manifests = (manifest(&reader, &old)?, manifest(&reader, &new)?);
+        require_source(manifests.0.as_ref(), source)?;
+        require_source(manifests.1.as_ref(), source)?;
+        if applies(manifests.0.as_ref(), manifests.1.as_ref(), source) {
+            return tables::run(run, args, &reader, source, (&old, &new));
+        }
+    }
+    let below = args.source.as_deref().map(str::as_bytes);
+    let path = below.or(args.path.as_deref().map(path_bytes)).unwrap_or_default();
     let (clean, old_tree) = tree_at(&reader, &old, path)?;
     let (_, new_tree) = tree_at(&reader, &new, path)?;
     let mut totals = Totals::default();

@@ -3,15 +3,17 @@
 use super::config::{examine, file};
 use super::findings::Findings;
 use super::room::{self, Expected};
+use crate::args::Doctor;
 use crate::config::{Config, SourceConfig, SourceSpec};
 use crate::errors::{Failure, Outcome};
 use crate::exit_code::ExitCode;
 use crate::local::{cache_folder, state_folder};
+use crate::output::object;
 use crate::protection::{last_good, now};
 use crate::run::{Chosen, Run};
-use crate::text;
+use crate::{text, wiring};
 use lastgood_model::store::{ObjectKind, Store};
-use lastgood_model::{ErrorKind, Result};
+use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_repo::{LockMode, Repository};
 use rustix::fs::{Access, access};
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +22,10 @@ use std::path::Path;
 /// 2026-01-01: a clock before the program was written is wrong.
 const CLOCK_SECS_MIN: i64 = 1_767_225_600;
 
-pub(super) fn run(run: &Run) -> Outcome {
+pub(super) fn run(run: &Run, args: &Doctor) -> Outcome {
+    if let Some(name) = &args.grants {
+        return grants(run, name);
+    }
     let mut findings = Findings::default();
     machine(&mut findings);
     let config = match run.config() {
@@ -50,6 +55,35 @@ pub(super) fn run(run: &Run) -> Outcome {
         Err(error) => findings.error("repositories", &error),
     }
     Ok(findings.tell(run, "lastgood.doctor", ExitCode::Failed)?)
+}
+
+/// Prints the statements that make a role for the captures of one source.
+fn grants(run: &Run, name: &str) -> Outcome {
+    let config = run.need_config()?;
+    let found = config.sources.iter().find(|source| source.name == *name);
+    let script = match found.map(|source| &source.spec) {
+        Some(SourceSpec::Postgres(settings)) => wiring::grants(name, settings)?,
+        Some(_) => {
+            return Err(
+                Error::invalid(format!("source {name:?} is no PostgreSQL source: there is nothing to grant")).into()
+            );
+        }
+        None => {
+            drop(wiring::sources(&config, &[name.to_owned()], &[])?);
+            return Err(Error::new(ErrorKind::Bug, format!("there is no source {name:?}")).into());
+        }
+    };
+    if run.out.is_human() {
+        run.out.bytes(script.as_bytes())?;
+    } else {
+        run.out.object(&object([
+            ("type", "lastgood.grants".into()),
+            ("schema", 1.into()),
+            ("source", name.into()),
+            ("sql", script.into()),
+        ]))?;
+    }
+    Ok(ExitCode::Ok)
 }
 
 fn machine(findings: &mut Findings) {
@@ -218,7 +252,7 @@ pub(super) fn source_on_same_disk<'c>(config: &'c Config, folder: &Path) -> Opti
     let is_beside = |source: &&SourceConfig| match &source.spec {
         SourceSpec::Files { paths, .. } => paths.iter().any(|path| device(path) == Some(own)),
         SourceSpec::Sqlite { path, .. } => device(path) == Some(own),
-        SourceSpec::Command { .. } => false,
+        SourceSpec::Command { .. } | SourceSpec::Postgres(_) => false,
     };
     config.sources.iter().find(is_beside).map(|source| source.name.as_str())
 }

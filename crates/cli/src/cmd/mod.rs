@@ -17,6 +17,7 @@ mod plan;
 mod protect;
 mod report;
 mod restore;
+mod restore_server;
 mod room;
 mod snapshots;
 mod verify;
@@ -41,7 +42,7 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(run, &args),
         Command::Key(command) => key::run(run, command),
         Command::Config(command) => config::run(run, &command),
-        Command::Doctor(_) => doctor::run(run),
+        Command::Doctor(args) => doctor::run(run, &args),
         Command::Completions(args) => completions::run(run, &args),
     }
 }

@@ -5,6 +5,7 @@ use crate::text;
 use lastgood_model::Result;
 use lastgood_model::manifest::{Problem, ProblemKind, SourceOutcome, SourceRecord};
 use lastgood_repo::check::Damage;
+use serde_json::Value;
 
 /// How many problems are told one by one.
 pub(super) const TOLD_MAX: usize = 20;
@@ -23,16 +24,31 @@ pub(super) fn content(record: &SourceRecord) -> String {
     if let SourceOutcome::Failed { .. } = record.outcome {
         return "not in this recovery point".to_owned();
     }
+    let database = match databases(record).as_slice() {
+        [] => String::new(),
+        [only] => format!("database {only}: "),
+        all => format!("{}: ", text::counted(all.len() as u64, "database")),
+    };
     if let Some((tables, rows)) = rows(record) {
-        return format!("{}, {}", text::counted(tables, "table"), text::counted(rows, "row"));
+        return format!("{database}{}, {}", text::counted(tables, "table"), text::counted(rows, "row"));
     }
     text::counted(record.entries, "file")
 }
 
-/// Tables and rows of a database.
+/// Names of the databases of a server that are in a recovery point.
+pub(super) fn databases(record: &SourceRecord) -> Vec<&str> {
+    let all = record.facts.get("databases").and_then(Value::as_array);
+    all.into_iter().flatten().filter_map(|database| database.get("name")?.as_str()).collect()
+}
+
+/// Tables and rows of a database, or of all databases of a server.
 pub(super) fn rows(record: &SourceRecord) -> Option<(u64, u64)> {
+    if let Some(all) = record.facts.get("databases").and_then(Value::as_array) {
+        let sum = |key: &str| all.iter().filter_map(|database| database.get(key)?.as_u64()).sum();
+        return Some((sum("tables"), sum("rows")));
+    }
     let rows = record.facts.get("rows")?.as_object()?;
-    Some((rows.len() as u64, rows.values().filter_map(serde_json::Value::as_u64).sum()))
+    Some((rows.len() as u64, rows.values().filter_map(Value::as_u64).sum()))
 }
 
 /// The sources of a recovery point as a table, indented.
@@ -56,16 +72,45 @@ pub(super) fn sources(records: &[SourceRecord]) -> String {
 /// Databases that were found inside file trees and captured as such.
 pub(super) fn databases_inside(record: &SourceRecord) -> Vec<String> {
     match record.facts.get("sqlite_inside") {
-        Some(serde_json::Value::Object(found)) => found.keys().cloned().collect(),
-        Some(serde_json::Value::Array(found)) => found.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+        Some(Value::Object(found)) => found.keys().cloned().collect(),
+        Some(Value::Array(found)) => found.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
     }
 }
 
 /// Configured folders below which there was no file.
 pub(super) fn folders_without_files(record: &SourceRecord) -> impl Iterator<Item = &str> {
-    let paths = record.facts.get("without_files").and_then(serde_json::Value::as_array);
+    let paths = record.facts.get("without_files").and_then(Value::as_array);
     paths.into_iter().flatten().filter_map(serde_json::Value::as_str)
+}
+
+/// Where each database of a server was in its log, and other things worth knowing of it, a line each.
+pub(super) fn of_databases(record: &SourceRecord) -> Vec<String> {
+    let all = record.facts.get("databases").and_then(Value::as_array);
+    let text_of = |database: &Value, key: &str| database.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut lines = Vec::new();
+    for database in all.into_iter().flatten() {
+        let name = text_of(database, "name").unwrap_or_default();
+        let number = |key: &str| database.get(key).and_then(Value::as_u64).unwrap_or(0);
+        lines.push(format!(
+            "[{}] database {name}: {}, {}, {}, at {} of {}",
+            record.name,
+            text::counted(number("tables"), "table"),
+            text::counted(number("rows"), "row"),
+            text::size(number("bytes")),
+            text_of(database, "lsn").unwrap_or_else(|| "an unknown position".to_owned()),
+            text_of(database, "snapshot_time").unwrap_or_else(|| "an unknown time".to_owned()),
+        ));
+        let remarks = database.get("remarks").and_then(Value::as_array);
+        lines.extend(remarks.into_iter().flatten().filter_map(Value::as_str).map(|remark| format!("  {remark}")));
+    }
+    if !lines.is_empty() && record.facts.get("globals").and_then(Value::as_str) == Some("without-passwords") {
+        lines.push(format!(
+            "[{}] roles are kept without their passwords, which only a superuser may read; set them anew after a restore",
+            record.name
+        ));
+    }
+    lines
 }
 
 /// Problems one by one, up to a bound; `all` says how to see the rest.

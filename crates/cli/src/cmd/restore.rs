@@ -1,6 +1,6 @@
 //! `restore`: a recovery point, or part of one, into a folder or back to where it came from.
 
-use super::{backup, plan, report};
+use super::{backup, plan, report, restore_server};
 use crate::args::{Format, Restore};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
@@ -17,14 +17,19 @@ use std::time::Instant;
 const REMOVALS_TOLD: usize = 20;
 
 pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
+    if let Some(url) = args.to.as_ref().filter(|to| wiring::is_postgres_url(to.as_os_str())).and_then(|to| to.to_str())
+    {
+        return restore_server::run(run, args, url);
+    }
+    restore_server::refuse_flags_of_servers(args)?;
     let to = match &args.to {
         Some(folder) => Destination::Folder(folder.clone()),
         None if args.in_place => Destination::InPlace,
         None => {
             return Err(Error::invalid("nothing says where to restore to")
                 .with_hint(
-                    "say --to DIR to restore into a folder, or --in-place to restore to where everything came from, \
-                     which shows a plan first",
+                    "say --to DIR to restore into a folder, --to postgres://HOST/DATABASE to restore a PostgreSQL source \
+                     into a server, or --in-place to restore to where everything came from, which shows a plan first",
                 )
                 .into());
         }

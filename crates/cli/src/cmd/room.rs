@@ -86,7 +86,8 @@ fn measure(config: &Config) -> u64 {
         match &source.spec {
             SourceSpec::Files { paths, .. } => open.extend(paths.iter().cloned()),
             SourceSpec::Sqlite { path, .. } => open.push(path.clone()),
-            SourceSpec::Command { .. } => {}
+            // What is on a server is not to be seen from here.
+            SourceSpec::Command { .. } | SourceSpec::Postgres(_) => {}
         }
     }
     // A configured path is followed, what is inside of a folder is not.

@@ -140,7 +140,11 @@ fn tell(run: &Run, points: &[Point], all: usize) -> Result<()> {
             let file = &point.snapshot.file;
             let sources = match &point.manifest {
                 Ok(Some(manifest)) => {
-                    let each = manifest.sources.iter().map(|s| format!("{} {}", s.name, report::state(&s.outcome)));
+                    let each = manifest.sources.iter().map(|s| {
+                        let position =
+                            s.position.as_ref().map(|position| format!(" at {position}")).unwrap_or_default();
+                        format!("{} {}{position}", s.name, report::state(&s.outcome))
+                    });
                     each.collect::<Vec<_>>().join(", ")
                 }
                 Ok(None) => file.paths.join(", "),

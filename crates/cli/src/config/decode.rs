@@ -2,6 +2,7 @@
 //! to say of everything else.
 
 use super::diagnostic::{Diagnostic, SourceText};
+use super::postgres;
 use super::read::{Findings, Found, Reading, Section, Show, quoted};
 use super::tree::{self, Place as Written, Table};
 use super::{
@@ -139,14 +140,15 @@ fn check_name(reading: &Reading<'_>, key: &tree::Key, what: &str) {
     reading.wrong(&key.place, message, Some("use letters, digits, - and _".to_owned()));
 }
 
-pub(super) const KINDS: [(&str, &[&str]); 3] = [
+pub(super) const KINDS: [(&str, &[&str]); 4] = [
     ("files", &["paths", "exclude", "exclude_files", "one_file_system", "exclude_caches", "exclude_larger_than"]),
     ("sqlite", &["path", "digest"]),
+    ("postgres", postgres::KEYS),
     ("command", &["command", "file", "env", "cwd", "timeout"]),
 ];
 
 /// Kinds of source that are meant for later.
-const KINDS_LATER: [&str; 6] = ["postgres", "mysql", "mongodb", "firestore", "bucket", "settings"];
+const KINDS_LATER: [&str; 5] = ["mysql", "mongodb", "firestore", "bucket", "settings"];
 
 fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<SourceSpec> {
     let kind = section.text("kind");
@@ -157,6 +159,11 @@ fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<So
     let spec = match kind.value.as_str() {
         "files" => read_files(&mut section, folder),
         "sqlite" => read_sqlite(&mut section, folder),
+        "postgres" => postgres::read(&mut section, folder).map(|spec| SourceSpec::Postgres(Box::new(spec))),
+        "postgresql" => {
+            section.wrong(&kind.place, "unknown kind of source \"postgresql\"", Some("write \"postgres\"".to_owned()));
+            return None;
+        }
         "command" => read_command(&mut section, folder),
         later if KINDS_LATER.contains(&later) => {
             let hint = "protect a dump of it meanwhile, with kind = \"command\"".to_owned();
@@ -224,7 +231,7 @@ fn read_files(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
 }
 
 /// Shells expand `~`; here it would be a folder of that name.
-fn refuse_tilde(section: &Section<'_>, path: &str, place: &Written) {
+pub(super) fn refuse_tilde(section: &Section<'_>, path: &str, place: &Written) {
     if path == "~" || path.starts_with("~/") {
         section.wrong(
             place,
@@ -280,7 +287,7 @@ fn read_command(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> 
 
 fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Option<RepositoryConfig> {
     let url = section.text("url");
-    let key = section.table("key", Some(SECRET_HINT)).and_then(|key| read_secret(key, folder));
+    let key = section.table("key", Some(SECRET_HINT)).and_then(|key| read_secret(key, folder, SECRET_HINT));
     let choices = [
         ("fast", Compression::Fast),
         ("balanced", Compression::Balanced),
@@ -323,7 +330,8 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
 
 const SECRET_HINT: &str = "write key = { file = \"path\" }, { env = \"VARIABLE\" }, { command = [\"program\", …] } or { systemd = \"credential\" }";
 
-fn read_secret(mut section: Section<'_>, folder: &Path) -> Option<SecretRef> {
+/// Where a secret is. `hint` says how that is written.
+pub(super) fn read_secret(mut section: Section<'_>, folder: &Path, hint: &str) -> Option<SecretRef> {
     let place = section.place.clone();
     let mut ways = Vec::new();
     if let Some(file) = section.text("file") {
@@ -337,16 +345,16 @@ fn read_secret(mut section: Section<'_>, folder: &Path) -> Option<SecretRef> {
         section.wrong(
             &place,
             format!("`{}` names more than one way to the secret", section.path),
-            Some(SECRET_HINT.into()),
+            Some(hint.to_owned()),
         );
     } else if ways.is_empty() {
-        section.wrong(&place, format!("`{}` does not say where the secret is", section.path), Some(SECRET_HINT.into()));
+        section.wrong(&place, format!("`{}` does not say where the secret is", section.path), Some(hint.to_owned()));
     }
     section.close(|_| None);
     ways.into_iter().next()
 }
 
 /// Without `.` components, so that paths read as people write them.
-fn tidied(path: PathBuf) -> PathBuf {
+pub(super) fn tidied(path: PathBuf) -> PathBuf {
     path.components().filter(|c| *c != std::path::Component::CurDir).collect()
 }

@@ -4,6 +4,7 @@
 mod decode;
 mod diagnostic;
 mod locate;
+mod postgres;
 mod read;
 pub(crate) mod schema;
 pub(crate) mod secret;
@@ -11,6 +12,7 @@ mod suggest;
 mod tree;
 
 pub(crate) use locate::FILE_NAME;
+pub(crate) use postgres::{Cut, Databases, PostgresConfig, Url};
 pub(crate) use read::Setting;
 pub(crate) use secret::SecretRef;
 pub(crate) use suggest::nearest;
@@ -62,6 +64,8 @@ pub(crate) enum SourceSpec {
     },
     /// A database.
     Sqlite { path: PathBuf, digest: Digest },
+    /// Databases of a PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
     /// What a command prints.
     Command { argv: Vec<String>, file: String, env: Vec<(String, String)>, cwd: PathBuf, timeout: Option<Duration> },
 }

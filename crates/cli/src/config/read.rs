@@ -206,6 +206,85 @@ impl<'a> Section<'a> {
         value.unwrap_or(false)
     }
 
+    /// A whole number from 1 to `max`.
+    pub(super) fn number(&mut self, key: &'static str, max: u32) -> Option<Found<u32>> {
+        let item = self.take(key)?;
+        let number = match &item.value {
+            Value::Number(number) => *number,
+            Value::Raw(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        match number.and_then(|number| u32::try_from(number).ok()).filter(|number| (1..=max).contains(number)) {
+            Some(value) => {
+                self.note(key, value.to_string(), Some(&item.place));
+                Some(Found { value, place: item.place })
+            }
+            None => {
+                let message = format!("`{}` must be a whole number from 1 to {max}, without quotes", self.path_of(key));
+                self.reading.wrong(&item.place, message, None);
+                None
+            }
+        }
+    }
+
+    /// A string that may hold no secret, or a table that says where the whole of it is. `secret` tells of a string
+    /// whether a secret stands in it; then it is not shown, and `instead` is said.
+    pub(super) fn text_or_table(
+        &mut self,
+        key: &'static str,
+        secret: impl Fn(&str) -> bool,
+        instead: &str,
+    ) -> Option<Result<Found<String>, Section<'a>>> {
+        let item = self.take(key)?;
+        let item = match &item.value {
+            Value::Raw(text) if text.trim_start().starts_with('{') => parse_value(text, &item.place).unwrap_or(item),
+            _ => item,
+        };
+        match item.value {
+            Value::Table(table) => Some(Err(Section::new(self.reading, &self.path_of(key), table, item.place))),
+            Value::Text(value) | Value::Raw(value) if secret(&value) => {
+                let message = format!("`{}` must not hold a password itself, but say where it is", self.path_of(key));
+                self.reading.wrong_secret(&item.place, message, Some(instead.to_owned()));
+                None
+            }
+            Value::Text(value) | Value::Raw(value) => {
+                self.note(key, quoted(&value), Some(&item.place));
+                Some(Ok(Found { value, place: item.place }))
+            }
+            _ => {
+                self.mistyped(key, "a string in quotes, or a table that says where it is", &item);
+                None
+            }
+        }
+    }
+
+    /// A list of strings, or one word in its place: `None` for that.
+    pub(super) fn list_or(&mut self, key: &'static str, word: &str) -> Option<Found<Option<Vec<String>>>> {
+        let Some(at) = self.left.iter().position(|(k, _)| k.name == key) else {
+            self.known.push(key);
+            return None;
+        };
+        let item = &self.left[at].1;
+        match &item.value {
+            Value::Text(text) | Value::Raw(text) if text == word => {
+                let place = item.place.clone();
+                self.take(key);
+                self.note(key, quoted(word), Some(&place));
+                Some(Found { value: None, place })
+            }
+            Value::Text(text) => {
+                let message = format!("`{}` cannot be {}", self.path_of(key), quoted(text));
+                let hint =
+                    format!("write {} for every one, or a list of names such as [{}]", quoted(word), quoted(text));
+                let place = item.place.clone();
+                self.take(key);
+                self.reading.wrong(&place, message, Some(hint));
+                None
+            }
+            _ => self.list(key, Show::All).map(|found| Found { value: Some(found.value), place: found.place }),
+        }
+    }
+
     /// A list of strings. A variable may hold a TOML list, or one string.
     pub(super) fn list(&mut self, key: &'static str, show: Show) -> Option<Found<Vec<String>>> {
         const WANT: &str = "a list of strings, such as [\"a\", \"b\"]";

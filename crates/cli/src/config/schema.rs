@@ -60,6 +60,42 @@ enum Source {
         #[schemars(default)]
         digest: Digest,
     },
+    /// Databases of a PostgreSQL server.
+    Postgres {
+        /// Where the server is: a URL or key=value text without a password, or where the whole of it is. Empty when the
+        /// PG* variables say all.
+        url: TextOrSecret,
+        /// Which databases: names, or "all". By default the one of the URL.
+        databases: Option<NamesOrAll>,
+        /// Only these tables, by patterns as `pg_dump --table` takes them.
+        #[schemars(default)]
+        tables: Vec<String>,
+        /// Not these tables, as `pg_dump --exclude-table`.
+        #[schemars(default)]
+        exclude_tables: Vec<String>,
+        /// Only these schemas, as `pg_dump --schema`.
+        #[schemars(default)]
+        schemas: Vec<String>,
+        /// Not these schemas, as `pg_dump --exclude-schema`.
+        #[schemars(default)]
+        exclude_schemas: Vec<String>,
+        /// No rows, sequences or large objects.
+        #[schemars(default)]
+        schema_only: bool,
+        /// No schema, roles or tablespaces.
+        #[schemars(default)]
+        data_only: bool,
+        /// How many connections read at once. By default the number of cores, at least 2 and at most 8.
+        #[schemars(range(min = 1, max = 64))]
+        jobs: Option<u32>,
+        /// How rows are cut into blobs.
+        #[schemars(default)]
+        chunk: Chunk,
+        /// How long to wait for a table that somebody changes, such as "30s".
+        lock_timeout: Option<String>,
+        /// The folder of PostgreSQL's client programs. By default they are searched for.
+        bin: Option<String>,
+    },
     /// What a command prints.
     Command {
         /// Program and arguments; no shell reads them.
@@ -89,6 +125,49 @@ enum Digest {
     Image,
     /// Also a digest of all rows, independent of how they lie in the file.
     Full,
+}
+
+/// A text without a secret, or where the whole of it is.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum TextOrSecret {
+    /// The text itself.
+    Text(String),
+    /// Where it is.
+    Secret(Secret),
+}
+
+/// Names, or all there are.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum NamesOrAll {
+    /// These.
+    Names(Vec<String>),
+    /// All that can be connected to and are no templates.
+    All(All),
+}
+
+/// All there are.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum All {
+    /// All there are.
+    All,
+}
+
+/// How rows are cut into blobs.
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum Chunk {
+    /// About 64 KiB: least is stored when rows change here and there.
+    #[default]
+    Rows,
+    /// About 1 MiB: a smaller index, for very large databases that mostly grow.
+    Files,
 }
 
 /// One place for recovery points.

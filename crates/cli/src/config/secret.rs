@@ -28,11 +28,42 @@ pub(crate) enum SecretRef {
     Systemd(String),
 }
 
+/// What a reference leads to, for messages and the meaning of its absence.
+struct What {
+    /// The kind of an error when it is not there.
+    kind: ErrorKind,
+    noun: &'static str,
+    short: &'static str,
+    gone: &'static str,
+}
+
+const KEY: What = What {
+    kind: ErrorKind::WrongKey,
+    noun: "the repository's key",
+    short: "key",
+    gone: "bring the key file back from where it was copied to; without it the repository cannot be read by anyone. For a new repository `lastgood init` makes one",
+};
+
+const URL: What = What {
+    kind: ErrorKind::Invalid,
+    noun: "the database's URL",
+    short: "URL",
+    gone: "make it, with the database's URL as its only line, readable for its owner alone; or correct `url` in the config",
+};
+
 impl SecretRef {
     /// Where it is, in words that tell nothing secret.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::File(path) => format!("key file {}", path.display()),
+            _ => self.place(),
+        }
+    }
+
+    /// The same, whatever secret it is.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::File(path) => format!("file {}", path.display()),
             Self::Env(name) => format!("environment variable {name}"),
             Self::Command(argv) => format!("command {:?}", argv.first().map_or("", String::as_str)),
             Self::Systemd(name) => format!("systemd credential {name}"),
@@ -43,7 +74,7 @@ impl SecretRef {
     pub(crate) fn file(&self) -> Option<PathBuf> {
         match self {
             Self::File(path) => Some(path.clone()),
-            Self::Systemd(name) => credential(name).ok(),
+            Self::Systemd(name) => credential(name, &KEY).ok(),
             Self::Env(_) | Self::Command(_) => None,
         }
     }
@@ -54,24 +85,43 @@ impl SecretRef {
     /// [`ErrorKind::WrongKey`] when it is not there, [`ErrorKind::Invalid`] when it cannot be a key.
     pub(crate) fn resolve(&self) -> Result<Password> {
         let act = || format!("read the repository's key from {}", self.describe());
-        let text = match self {
-            Self::File(path) => read_file(path).with_context(act)?,
-            Self::Env(name) => match std::env::var(name) {
-                Ok(value) => Zeroizing::new(value),
-                Err(std::env::VarError::NotPresent) => {
-                    return Err(Error::new(ErrorKind::WrongKey, format!("environment variable {name} is not set"))
-                        .with_hint("it must hold the repository's key")
-                        .context(act()));
-                }
-                Err(std::env::VarError::NotUnicode(_)) => {
-                    return Err(Error::invalid(format!("environment variable {name} is not text")).context(act()));
-                }
-            },
-            Self::Command(argv) => run(argv).with_context(act)?,
-            Self::Systemd(name) => read_file(&credential(name).with_context(act)?).with_context(act)?,
-        };
+        let text = self.fetch(&KEY).with_context(act)?;
         refuse_slips(&text).with_context(act)?;
         Password::new(&text).with_context(act)
+    }
+
+    /// Fetches a database's URL: its first line, without blanks around it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is not there or empty.
+    pub(crate) fn resolve_url(&self) -> Result<Zeroizing<String>> {
+        let act = || format!("read the database's URL from {}", self.place());
+        let text = self.fetch(&URL).with_context(act)?;
+        let line = text.lines().next().unwrap_or_default().trim_matches(is_blank);
+        if line.is_empty() {
+            return Err(Error::invalid("its first line is empty")
+                .with_hint("it must be the URL, such as postgres://user:password@host/database")
+                .context(act()));
+        }
+        Ok(Zeroizing::new(line.to_owned()))
+    }
+
+    fn fetch(&self, what: &What) -> Result<Zeroizing<String>> {
+        match self {
+            Self::File(path) => read_file(path, what),
+            Self::Env(name) => match std::env::var(name) {
+                Ok(value) => Ok(Zeroizing::new(value)),
+                Err(std::env::VarError::NotPresent) => {
+                    Err(Error::new(what.kind, format!("environment variable {name} is not set"))
+                        .with_hint(format!("it must hold {}", what.noun)))
+                }
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    Err(Error::invalid(format!("environment variable {name} is not text")))
+                }
+            },
+            Self::Command(argv) => run(argv, what),
+            Self::Systemd(name) => read_file(&credential(name, what)?, what),
+        }
     }
 
     /// The key as the environment names it, by a variable of its own.
@@ -85,13 +135,18 @@ impl SecretRef {
 
     /// A warning about a file that others may read, with what to do.
     pub(crate) fn exposure(&self) -> Option<(String, String)> {
+        self.exposure_as("key file")
+    }
+
+    /// The same, with what kind of file it is in words.
+    pub(crate) fn exposure_as(&self, what: &str) -> Option<(String, String)> {
         let Self::File(path) = self else { return None };
         let mode = fs_err::metadata(path).ok()?.permissions().mode();
         (mode & 0o077 != 0).then(|| {
             let who = if mode & 0o007 != 0 { "everybody on this machine" } else { "its group" };
             let shown = path.display().to_string();
             (
-                format!("key file {shown} can be opened by {who} (mode {:03o})", mode & 0o777),
+                format!("{what} {shown} can be opened by {who} (mode {:03o})", mode & 0o777),
                 format!("chmod 600 {}", crate::text::shell_word(&shown)),
             )
         })
@@ -128,37 +183,39 @@ fn is_blank(c: char) -> bool {
     c.is_whitespace() || c == '\u{feff}'
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<String>> {
+fn read_file(path: &Path, what: &What) -> Result<Zeroizing<String>> {
+    let name = what.short;
+    let hint = || format!("name the file whose single line is the {name}");
     let meta = fs_err::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::new(ErrorKind::WrongKey, "there is no key file")
-            .with_source(error)
-            .with_hint("bring the key file back from where it was copied to; without it the repository cannot be read by anyone. For a new repository `lastgood init` makes one"),
-        _ => Error::io("look at the key file", error),
+        std::io::ErrorKind::NotFound => {
+            Error::new(what.kind, format!("there is no {name} file")).with_source(error).with_hint(what.gone)
+        }
+        _ => Error::io(format!("look at the {name} file"), error),
     })?;
     if meta.is_dir() {
-        return Err(Error::invalid("the key file is a directory"));
+        return Err(Error::invalid(format!("the {name} file is a directory")));
     }
     if meta.len() > SECRET_BYTES_MAX {
-        return Err(Error::invalid(format!("it has {} bytes, too many for a key", meta.len()))
-            .with_hint("name the file whose single line is the key"));
+        return Err(Error::invalid(format!("it has {} bytes, too many for a {name}", meta.len())).with_hint(hint()));
     }
-    let bytes = Zeroizing::new(fs_err::read(path).context("read the key file")?);
+    let bytes = Zeroizing::new(fs_err::read(path).with_context(|| format!("read the {name} file"))?);
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Error::invalid("it is not text").with_hint("name the file whose single line is the key")),
+        Err(_) => Err(Error::invalid("it is not text").with_hint(hint())),
     }
 }
 
-fn run(argv: &[String]) -> Result<Zeroizing<String>> {
+fn run(argv: &[String], what: &What) -> Result<Zeroizing<String>> {
+    let name = what.short;
     let (program, arguments) =
-        argv.split_first().ok_or_else(|| Error::invalid("the command that prints the key is empty"))?;
+        argv.split_first().ok_or_else(|| Error::invalid(format!("the command that prints the {name} is empty")))?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut output = command.output().with_context(|| format!("start {program:?}"))?;
     let text = Zeroizing::new(std::mem::take(&mut output.stdout));
     if !output.status.success() {
-        return Err(Error::new(ErrorKind::WrongKey, format!("{program:?} ended with {}", output.status))
-            .with_hint("run the command by hand: it must print the key and end well"));
+        return Err(Error::new(what.kind, format!("{program:?} ended with {}", output.status))
+            .with_hint(format!("run the command by hand: it must print the {name} and end well")));
     }
     match std::str::from_utf8(&text) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
@@ -166,14 +223,31 @@ fn run(argv: &[String]) -> Result<Zeroizing<String>> {
     }
 }
 
-fn credential(name: &str) -> Result<PathBuf> {
+fn credential(name: &str, what: &What) -> Result<PathBuf> {
     match std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()) {
         Some(folder) => Ok(PathBuf::from(folder).join(name)),
-        None => {
-            Err(Error::new(ErrorKind::WrongKey, "systemd has passed no credentials: CREDENTIALS_DIRECTORY is not set")
-                .with_hint("set LoadCredential= in the service, or run it through systemd-run"))
-        }
+        None => Err(Error::new(what.kind, "systemd has passed no credentials: CREDENTIALS_DIRECTORY is not set")
+            .with_hint("set LoadCredential= in the service, or run it through systemd-run")),
     }
+}
+
+/// Makes a file that only its owner may read, with `text` as its one line, durable on return.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] when there is something by that name: a secret is never overwritten.
+pub(crate) fn keep(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let act = || format!("make {}", path.display());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::create_dir_all(folder).with_context(act)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).with_context(act)?;
+    let line = Zeroizing::new(format!("{text}\n"));
+    file.write_all(line.as_bytes()).with_context(act)?;
+    file.sync_all().with_context(act)?;
+    fs_err::File::open(folder).and_then(|folder| folder.sync_all()).with_context(act)
 }
 
 /// Makes a key file that only its owner may read, durable on return.
@@ -181,27 +255,14 @@ fn credential(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// [`ErrorKind::Conflict`] when there is something by that name: a key is never overwritten.
 pub(crate) fn generate(path: &Path) -> Result<Password> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let act = || format!("make key file {}", path.display());
     let password = Password::generate()?;
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs_err::create_dir_all(folder).with_context(act)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(path).map_err(|error| {
-        let error = Error::io(act(), error);
+    keep(path, password.reveal()).map_err(|error| {
+        let error = error.context(format!("make key file {}", path.display()));
         if error.kind() == ErrorKind::Conflict {
             return error.with_hint("a key is never overwritten: it may be the only one to existing backups");
         }
         error
     })?;
-    let line = Zeroizing::new(format!("{}\n", password.reveal()));
-    file.write_all(line.as_bytes()).with_context(act)?;
-    file.sync_all().with_context(act)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs_err::File::open(folder).and_then(|folder| folder.sync_all()).with_context(act)?;
     Ok(password)
 }
 

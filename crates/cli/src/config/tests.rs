@@ -1,5 +1,6 @@
 use super::decode::KINDS;
 use super::*;
+use std::num::NonZeroUsize;
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
     let source = SourceText { name: "lastgood.toml".into(), text: text.into() };
@@ -26,6 +27,21 @@ one_file_system = true
 exclude_caches = true
 exclude_larger_than = "1GiB"
 
+[source.orders]
+kind = "postgres"
+url = { env = "DATABASE_URL" }
+databases = ["shop", "books"]
+tables = ["public.*"]
+exclude_tables = ["*_log"]
+schemas = ["public"]
+exclude_schemas = ["tmp*"]
+schema_only = true
+data_only = false
+jobs = 3
+chunk = "files"
+lock_timeout = "1m"
+bin = "pg/bin"
+
 [source.dump]
 kind = "command"
 command = ["pg_dump", "--password=hunter2", "shop"]
@@ -45,7 +61,7 @@ fn a_whole_config_is_read_with_paths_made_absolute() {
     let config = read(WHOLE, &[]).unwrap();
     assert_eq!(config.app, "shop");
     let names: Vec<_> = config.sources.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["db", "uploads", "dump"]);
+    assert_eq!(names, ["db", "uploads", "orders", "dump"]);
     assert_eq!(config.sources[0].spec, SourceSpec::Sqlite { path: "/srv/shop/shop.db".into(), digest: Digest::Full });
     assert_eq!(
         config.sources[1].spec,
@@ -60,6 +76,23 @@ fn a_whole_config_is_read_with_paths_made_absolute() {
     );
     assert_eq!(
         config.sources[2].spec,
+        SourceSpec::Postgres(Box::new(PostgresConfig {
+            url: Url::Secret(SecretRef::Env("DATABASE_URL".into())),
+            databases: Databases::Named(vec!["shop".into(), "books".into()]),
+            tables: vec!["public.*".into()],
+            exclude_tables: vec!["*_log".into()],
+            schemas: vec!["public".into()],
+            exclude_schemas: vec!["tmp*".into()],
+            schema_only: true,
+            data_only: false,
+            jobs: NonZeroUsize::new(3),
+            chunk: Cut::Files,
+            lock_timeout: Some(Duration::from_secs(60)),
+            bin: Some("/srv/shop/pg/bin".into()),
+        }))
+    );
+    assert_eq!(
+        config.sources[3].spec,
         SourceSpec::Command {
             argv: vec!["pg_dump".into(), "--password=hunter2".into(), "shop".into()],
             file: "shop.sql".into(),
@@ -159,7 +192,8 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check("app = 'x'\n", "lastgood.toml:1:7:", &["must be a table"]);
     check("[source.x]\npath = 'a'\n", "lastgood.toml:1:9:", &["`kind` is missing"]);
     check("[source.x]\nkind = 'sqlte'\n", "lastgood.toml:2:8:", &["did you mean \"sqlite\""]);
-    check("[source.x]\nkind = 'postgres'\n", "lastgood.toml:2:8:", &["not in this version"]);
+    check("[source.x]\nkind = 'mysql'\n", "lastgood.toml:2:8:", &["not in this version"]);
+    check("[source.x]\nkind = 'postgresql'\n", "lastgood.toml:2:8:", &["write \"postgres\""]);
     check("[source.x]\nkind = 'sqlite'\n", "lastgood.toml:1:9:", &["`path` is missing"]);
     check(
         "[source.x]\nkind = 'sqlite'\npath = 'a'\npaths = ['a']\n",
@@ -267,10 +301,61 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     // Every key that KINDS lists is asked for by the reader: the whole config above has them all.
     let config = read(WHOLE, &[]).unwrap();
     for (kind, keys) in KINDS {
-        let source = ["uploads", "db", "dump"][KINDS.iter().position(|(k, _)| *k == kind).unwrap()];
+        let source = ["uploads", "db", "orders", "dump"][KINDS.iter().position(|(k, _)| *k == kind).unwrap()];
         for key in keys {
             let prefix = format!("source.{source}.{key}");
             assert!(config.settings.iter().any(|s| s.key.starts_with(&prefix)), "{prefix}");
+        }
+    }
+}
+
+/// A PostgreSQL source with one more line, after a URL.
+fn with_line(line: &str) -> String {
+    format!("[source.x]\nkind = 'postgres'\nurl = 'postgres://u@h/shop'\n{line}\n")
+}
+
+#[test]
+fn the_settings_of_a_postgres_source_are_judged() {
+    check("[source.x]\nkind = 'postgres'\n", "lastgood.toml:1:9:", &["`url` is missing", "postgres://"]);
+    check("[source.x]\nkind = 'postgres'\nurl = 5\n", "lastgood.toml:3:7:", &["a table that says where it is"]);
+    let at = "lastgood.toml:4:";
+    check(&with_line("databases = []"), at, &["names nothing", "\"all\""]);
+    check(&with_line("databases = 'shop'"), at, &["cannot be \"shop\"", "[\"shop\"]"]);
+    check(&with_line("database = ['shop']"), at, &["did you mean `databases`"]);
+    check(&with_line("exclude_table = ['a']"), at, &["did you mean `exclude_tables`"]);
+    check(&with_line("path = 'a'"), at, &["belongs to sources of kind \"sqlite\""]);
+    check(&with_line("jobs = 0"), at, &["from 1 to 64"]);
+    check(&with_line("jobs = '4'"), at, &["without quotes"]);
+    check(&with_line("chunk = 'row'"), at, &["did you mean \"rows\""]);
+    check(&with_line("lock_timeout = '0s'"), at, &["must not be zero"]);
+    check(&with_line("bin = '~/pg'"), at, &["`~` is not expanded"]);
+    check(&with_line("schema_only = true\ndata_only = true"), "lastgood.toml:1:9:", &["leave nothing"]);
+    let of = |line: &str, variables: &[(&str, &str)]| match read(&with_line(line), variables).unwrap().sources[0].spec {
+        SourceSpec::Postgres(ref config) => (**config).clone(),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!(of("", &[]).databases, Databases::OfUrl);
+    assert_eq!(of("databases = 'all'", &[]).databases, Databases::All);
+    assert_eq!(of("", &[("LASTGOOD__SOURCE__X__DATABASES", "all")]).databases, Databases::All);
+    assert_eq!(of("", &[("LASTGOOD__SOURCE__X__JOBS", "7")]).jobs, NonZeroUsize::new(7));
+    let from = of("", &[("LASTGOOD__SOURCE__X__URL__FILE", "/run/url")]);
+    assert_eq!(from.url, Url::Secret(SecretRef::File("/run/url".into())));
+}
+
+#[test]
+fn a_password_in_a_url_is_refused_and_not_repeated() {
+    for url in [
+        "postgres://u:hunter2@h/db",
+        "postgres://u:hun/ter2@h/db",
+        "host=h password=hunter2",
+        "postgres://h?password=hunter2",
+    ] {
+        let text = format!("[source.x]\nkind = 'postgres'\nurl = '{url}'\n");
+        let by_variable = [("LASTGOOD__SOURCE__X__URL", url)];
+        for problems in [read(&text, &[]).unwrap_err(), read(&with_line(""), &by_variable).unwrap_err()] {
+            let all = problems.rendered.join("\n") + &problems.lines.join("\n");
+            assert!(all.contains("must not hold a password itself") && all.contains("{ env = "), "{all}");
+            assert!(!all.contains("hunter2") && !all.contains("ter2"), "{all}");
         }
     }
 }

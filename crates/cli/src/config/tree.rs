@@ -28,6 +28,8 @@ pub(super) enum Value {
     /// The text of an environment variable; what type it is follows from who asks.
     Raw(String),
     Bool(bool),
+    /// A whole number, if it is one of 64 bits.
+    Number(Option<i64>),
     List(Vec<Item>),
     Table(Table),
     /// Any other TOML type, by its name.
@@ -40,6 +42,7 @@ impl Value {
         match self {
             Self::Text(_) | Self::Raw(_) => "a string",
             Self::Bool(_) => "true or false",
+            Self::Number(_) => "a number",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Other(name) => name,
@@ -111,7 +114,7 @@ fn from_value(value: toml::Spanned<toml::de::DeValue<'_>>) -> Item {
         DeValue::Boolean(value) => Value::Bool(value),
         DeValue::Array(items) => Value::List(items.into_iter().map(from_value).collect()),
         DeValue::Table(table) => Value::Table(from_table(table)),
-        DeValue::Integer(_) => Value::Other("a number"),
+        DeValue::Integer(number) => Value::Number(i64::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
     };
@@ -141,7 +144,7 @@ impl Table {
         if let Value::Table(table) = &mut item.value {
             // A secret is named in one way: a new way replaces the one of the file instead of standing beside it.
             if let [way] = rest
-                && key.name == "key"
+                && matches!(key.name.as_str(), "key" | "url")
             {
                 table.entries.retain(|(key, _)| same_word(&key.name, way));
             }

@@ -9,6 +9,7 @@ mod doctor;
 mod endings;
 mod keys;
 mod machine;
+mod postgres;
 mod processes;
 mod protect;
 mod restic;

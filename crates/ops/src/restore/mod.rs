@@ -221,16 +221,7 @@ pub fn plan(
     mut request: RestoreRequest,
     monitor: &Monitor,
 ) -> Result<RestorePlan> {
-    // A lock keeps others from deleting what is being read. Where none can be written, because the store is read-only or
-    // full, the restore goes on without: that is when it is needed most.
-    let lock = match repository.lock(LockMode::Reading) {
-        Ok(lock) => Some(lock),
-        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace | ErrorKind::Unsupported) => {
-            tracing::warn!(error = %error.chain(), "restoring without a lock; nobody may prune the repository meanwhile");
-            None
-        }
-        Err(error) => return Err(error),
-    };
+    let lock = reading_lock(repository)?;
     let reader = repository.reader()?;
     let manifest = match manifest(&reader, &snapshot) {
         Ok(manifest) => manifest,
@@ -424,6 +415,19 @@ impl RestorePlan {
             Destination::InPlace => in_place::execute(self, options, monitor, report)?,
         }
         Ok(())
+    }
+}
+
+/// A lock that keeps others from deleting what is being read. Where none can be written, because the store is read-only
+/// or full, a restore goes on without: that is when it is needed most.
+pub(crate) fn reading_lock(repository: &Repository) -> Result<Option<LockGuard>> {
+    match repository.lock(LockMode::Reading) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace | ErrorKind::Unsupported) => {
+            tracing::warn!(error = %error.chain(), "restoring without a lock; nobody may prune the repository meanwhile");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

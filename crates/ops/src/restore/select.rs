@@ -248,6 +248,23 @@ fn in_place_roots(reader: &BlobReader, snapshot: &Snapshot, roots: Vec<Root>) ->
                     placed.push(Root { path, node: file, above: Vec::new(), source: Some(source.clone()) });
                 }
             }
+            "postgres" => {
+                let target = source.origins.first().map_or("postgres://HOST/DATABASE", String::as_str);
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "source {:?} is a database of a server that others may be using, so it is not restored in place",
+                        source.name
+                    ),
+                )
+                .with_hint(format!(
+                    "restore it beside the old one under a new name, look at it, and then rename both: \
+                     `lastgood restore SNAPSHOT --source {0} --to {1}`; or over the old one by adding --overwrite to that \
+                     with its own name; other sources are restored in place when they are named by --source",
+                    source.name,
+                    beside(target)
+                )));
+            }
             kind => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -258,4 +275,12 @@ fn in_place_roots(reader: &BlobReader, snapshot: &Snapshot, roots: Vec<Root>) ->
         }
     }
     Ok(placed)
+}
+
+/// A connection's URL with another name for its database.
+fn beside(url: &str) -> String {
+    match url.split_once('?') {
+        Some((place, parameters)) => format!("'{place}_restored?{parameters}'"),
+        None => format!("{url}_restored"),
+    }
 }

@@ -348,6 +348,18 @@ fn a_store_that_fails_is_not_the_misfortune_of_one_source() {
 }
 
 #[test]
+fn a_point_that_an_earlier_one_claims_to_come_after_is_told() {
+    let (rig, _) = Rig::in_memory();
+    rig.plant(&[("a", b"a")]);
+    let options = BackupOptions::default();
+    assert_eq!(rig.backup_at(0, &options).dated_later, None);
+    let early = rig.backup_at(86_400, &options);
+    assert_eq!(early.dated_later, None);
+    let later = rig.backup_at(1, &options).dated_later.unwrap();
+    assert_eq!((Some(later.snapshot), later.time), (early.snapshot, early.started));
+}
+
+#[test]
 fn a_file_read_again_is_cut_where_it_would_be_cut_without_its_past() {
     let (rig, _) = Rig::in_memory();
     let mut rng = Rng::new(23);

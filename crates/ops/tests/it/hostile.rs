@@ -7,6 +7,7 @@ use lastgood_ops::restore::{Destination, RestoreRequest};
 use lastgood_repo::sha256::sha256;
 use lastgood_sources::files::target::Scratch;
 use lastgood_testkit::compare::scan;
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
@@ -149,8 +150,9 @@ fn a_manifest_that_names_places_elsewhere_is_not_followed() {
         let id = point(&manifest(name, "sqlite", &far));
         let repository = rig.open();
         let snapshot = repository.snapshot(id).unwrap();
-        let proof =
-            lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &mut |_| Arc::new(Monitor::new()));
+        let proof = lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &BTreeMap::new(), &mut |_| {
+            Arc::new(Monitor::new())
+        });
         assert!(!proof.is_ok_and(|report| report.is_proven()), "{name:?}");
         let in_place = RestoreRequest { to: Destination::InPlace, ..RestoreRequest::all_to("/") };
         assert!(restore_with(&rig.open(), id, in_place).is_err(), "{name:?}");
@@ -193,7 +195,9 @@ fn sizes_beyond_everything_take_no_memory_and_end_in_a_report() {
     );
     let report = plan.unwrap().execute(&Arc::new(Monitor::new())).unwrap();
     assert_eq!((report.files, report.problems_total), (3, 3), "{report:?}");
-    let proof =
-        lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &mut |_| Arc::new(Monitor::new())).unwrap();
+    let proof = lastgood_ops::prove::prove(&repository, snapshot, rig.dir.path(), &BTreeMap::new(), &mut |_| {
+        Arc::new(Monitor::new())
+    })
+    .unwrap();
     assert!(!proof.is_proven());
 }

@@ -10,6 +10,7 @@ mod forge;
 mod hostile;
 mod interop;
 mod meddle;
+mod postgres;
 mod prove;
 mod restore;
 mod resume;

@@ -6,6 +6,7 @@ use lastgood_model::{ErrorKind, Monitor, SnapshotId};
 use lastgood_ops::prove::{Phase, ProofReport, prove, require};
 use lastgood_stores::MemoryStore;
 use lastgood_testkit::tree_fixture::{self, Options};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,7 @@ impl Rig {
         let repository = self.open();
         let scratch = folder();
         let snapshot = repository.snapshot(id)?;
-        let outcome = prove(&repository, snapshot, scratch.path(), &mut |_| Arc::new(Monitor::new()));
+        let outcome = prove(&repository, snapshot, scratch.path(), &BTreeMap::new(), &mut |_| Arc::new(Monitor::new()));
         let left: Vec<PathBuf> = fs_err::read_dir(scratch.path()).unwrap().flatten().map(|e| e.path()).collect();
         assert!(left.is_empty(), "the proof left {left:?}");
         outcome
@@ -129,15 +130,16 @@ fn in_phases(rig: &Rig, id: SnapshotId, stop: Option<Phase>) -> (Phases, Result<
     let repository = rig.open();
     let mut phases = Phases::new();
     let mut stopped = false;
-    let outcome = prove(&repository, repository.snapshot(id).unwrap(), scratch.path(), &mut |phase| {
-        let monitor = Arc::new(Monitor::new());
-        stopped |= stop == Some(phase);
-        if stopped {
-            monitor.cancel();
-        }
-        phases.push((phase, monitor.clone()));
-        monitor
-    });
+    let outcome =
+        prove(&repository, repository.snapshot(id).unwrap(), scratch.path(), &BTreeMap::new(), &mut |phase| {
+            let monitor = Arc::new(Monitor::new());
+            stopped |= stop == Some(phase);
+            if stopped {
+                monitor.cancel();
+            }
+            phases.push((phase, monitor.clone()));
+            monitor
+        });
     assert_eq!(fs_err::read_dir(scratch.path()).unwrap().count(), 0, "a small scratch is removed all the same");
     (phases, outcome.map_err(|error| error.kind()))
 }

@@ -57,6 +57,9 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Guest> {
         if !before.is_file() {
             return Err(Error::invalid(format!("{} is not a regular file", path.display())));
         }
+        if before.len() == 0 {
+            refuse_orphaned_log(path, &file)?;
+        }
         match open_live(&file, options) {
             Ok(guest) => match fs_err::metadata(&file) {
                 Ok(after) if (after.dev(), after.ino()) == (before.dev(), before.ino()) => return Ok(guest),
@@ -73,6 +76,25 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Guest> {
     }
     Err(Error::new(ErrorKind::Retry, act())
         .with_source(format!("it was replaced or written {OPEN_ATTEMPTS_MAX} times while it was being opened")))
+}
+
+/// SQLite takes the log of an empty file for a leftover and removes it, even for a reader; but no database in this mode
+/// is ever empty. Whatever cut the file, what was committed last may be in the log alone.
+fn refuse_orphaned_log(path: &Path, file: &Path) -> Result<()> {
+    let wal = sidecar(file, "-wal");
+    let bytes = fs_err::metadata(&wal).map_or(0, |m| m.len());
+    if bytes == 0 {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{} is empty, but its log {} holds {bytes} bytes: the database was cut off or replaced",
+        path.display(),
+        wal.display()
+    ))
+    .with_hint(
+        "copy both files aside before any program opens the database, which would remove the log; then restore the \
+         database from a recovery point, or remove the log if the new database is meant to be empty",
+    ))
 }
 
 /// True when a read-only guest cannot read the file though it is sound: a crashed writer left a journal that must be

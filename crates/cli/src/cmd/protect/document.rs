@@ -56,20 +56,33 @@ impl Document {
         item.as_table_like_mut().ok_or_else(|| Error::invalid(format!("`{key}` in the config is no table")))
     }
 
-    /// Adds a source, and returns its name.
-    pub(super) fn add_source(&mut self, thing: &Wanted) -> Result<String> {
-        let path = self.written(&thing.path)?;
+    /// Adds a source, and returns its name. The URL of a database that holds a password is kept in `url_file`, which is
+    /// given the source's name and says where.
+    pub(super) fn add_source(&mut self, thing: &Wanted, url_file: impl Fn(&str) -> PathBuf) -> Result<String> {
+        let path = thing.path().map(|path| self.written(path)).transpose()?.unwrap_or_default();
         let sources = self.tables("source")?;
         let name = name_of(thing, |name| sources.contains_key(name));
         let mut table = Table::new();
-        if thing.is_database {
-            table.insert("kind", value("sqlite"));
-            table.insert("path", value(path));
-        } else {
-            table.insert("kind", value("files"));
-            table.insert("paths", value(Array::from_iter([path])));
+        match thing {
+            Wanted::Sqlite(_) => {
+                table.insert("kind", value("sqlite"));
+                table.insert("path", value(path));
+            }
+            Wanted::Files(_) => {
+                table.insert("kind", value("files"));
+                table.insert("paths", value(Array::from_iter([path])));
+            }
+            Wanted::Postgres(server) => {
+                table.insert("kind", value("postgres"));
+                if server.has_password() {
+                    let file = self.written(&url_file(&name))?;
+                    table.insert("url", value(InlineTable::from_iter([("file", file)])));
+                } else {
+                    table.insert("url", value(server.url.as_str()));
+                }
+            }
         }
-        sources.insert(&name, Item::Table(table));
+        self.tables("source")?.insert(&name, Item::Table(table));
         Ok(name)
     }
 
@@ -166,8 +179,11 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wanted::Server;
     use super::*;
+    use crate::wiring::Database;
     use std::ffi::OsStr;
+    use zeroize::Zeroizing;
 
     #[test]
     fn a_new_config_reads_as_a_person_would_write_it() {
@@ -176,8 +192,14 @@ mod tests {
         fs_err::create_dir(&app).unwrap();
         let path = app.join("lastgood.toml");
         let mut document = Document::open(&path, &app).unwrap();
-        document.add_source(&Wanted { path: app.join("shop.db"), is_database: true }).unwrap();
-        document.add_source(&Wanted { path: "/etc/shop".into(), is_database: false }).unwrap();
+        let url_file = |name: &str| app.join(format!("{name}.url"));
+        document.add_source(&Wanted::Sqlite(app.join("shop.db")), url_file).unwrap();
+        document.add_source(&Wanted::Files("/etc/shop".into()), url_file).unwrap();
+        for url in ["postgres://u:hunter2@h/books", "postgres://u@h/books"] {
+            let database = Database { name: "books".into(), shown: url.into(), password_of_variable: false };
+            let server = Server { url: Zeroizing::new(url.to_owned()), database };
+            document.add_source(&Wanted::Postgres(server), url_file).unwrap();
+        }
         let place = Place::parse(OsStr::new("backups"), &app).unwrap();
         document.add_repository(&place, &SecretRef::File(app.join("lastgood.key"))).unwrap();
         assert!(document.save().unwrap());
@@ -185,6 +207,8 @@ mod tests {
             fs_err::read_to_string(&path).unwrap(),
             "# What lastgood protects, and where to. `lastgood config check` looks at it.\n\n[app]\nname = \"shop\"\n\n\
              [source.shop]\nkind = \"sqlite\"\npath = \"./shop.db\"\n\n[source.shop-2]\nkind = \"files\"\npaths = [\"/etc/shop\"]\n\n\
+             [source.books]\nkind = \"postgres\"\nurl = { file = \"./books.url\" }\n\n\
+             [source.books-2]\nkind = \"postgres\"\nurl = \"postgres://u@h/books\"\n\n\
              [repository.local]\nurl = \"./backups\"\nkey = { file = \"./lastgood.key\" }\n"
         );
         assert_eq!(document.config().unwrap().repositories[0].place, place);
@@ -199,7 +223,7 @@ mod tests {
             "# mine\n[source.a] # first\nkind = \"files\"   # odd   spacing\npaths = [ \"/a\",\n  # why\n  \"/b\" ]\n";
         fs_err::write(&path, text).unwrap();
         let mut document = Document::open(&path, folder.path()).unwrap();
-        document.add_source(&Wanted { path: "/c".into(), is_database: false }).unwrap();
+        document.add_source(&Wanted::Files("/c".into()), |_| PathBuf::new()).unwrap();
         document.save().unwrap();
         let after = fs_err::read_to_string(&path).unwrap();
         assert!(after.starts_with(text), "{after}");

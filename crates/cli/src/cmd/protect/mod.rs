@@ -12,7 +12,7 @@ mod wanted;
 
 use super::{backup, init};
 use crate::args::{Backup, Protect};
-use crate::config::{Config, FILE_NAME, SecretRef};
+use crate::config::{Config, FILE_NAME, PostgresConfig, SecretRef, SourceConfig, SourceSpec, secret};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::run::{Chosen, Run};
@@ -23,7 +23,7 @@ use lastgood_model::{Context, Error, ErrorKind, Result};
 use lastgood_repo::Compression;
 use proof::Proof;
 use std::path::{Path, PathBuf};
-use wanted::Wanted;
+use wanted::{Server, Wanted};
 
 /// Where the key is, unless somebody says otherwise.
 const KEY_NAME: &str = "lastgood.key";
@@ -53,8 +53,11 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     let mut added = Vec::new();
     for thing in &wanted {
         match existing.as_ref().and_then(|config| wanted::covered_by(thing, config)) {
-            Some(source) => run.out.note(format!("note: {} is part of source {source} already", thing.path.display())),
-            None => added.push(document.add_source(thing)?),
+            Some(source) => run.out.note(format!("note: {} is part of source {source} already", thing.shown())),
+            None => {
+                let name = document.add_source(thing, |name| url_file(&folder, name))?;
+                added.push(Added { name, thing });
+            }
         }
     }
     let targets = targets(run, existing.as_ref(), &folder, &mut document)?;
@@ -62,10 +65,20 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
         judge(chosen, &wanted)?;
     }
     probe(&document.config()?, &added)?;
+    let url_files: Vec<(PathBuf, &Server)> = added.iter().filter_map(|added| added.url_file(&folder)).collect();
+    if let Some((path, _)) = url_files.iter().find(|(path, server)| !is_kept(path, server)) {
+        return Err(Error::new(ErrorKind::Conflict, format!("{} is in the way", path.display()))
+            .with_hint("the URL with its password was to be kept there; move it away, or leave the password out of the URL and put it into ~/.pgpass").into());
+    }
 
     let mut made = Vec::new();
     for chosen in &targets {
         made.push(prepare(run, chosen)?);
+    }
+    for (path, server) in &url_files {
+        if !path.exists() {
+            secret::keep(path, &server.url)?;
+        }
     }
     let config_written = document.save()?;
     let config = Config::load_from(Some(path.clone()))?
@@ -79,12 +92,57 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
         let taken = backup::take(run, &config, &chosen, &request)?;
         code = code.or(taken.exit_code());
-        let proof = proof::prove(run, &chosen, &taken, args.scratch.as_deref())?;
+        let proof = proof::prove(run, &config, &chosen, &taken, args.scratch.as_deref())?;
         code = code.or(proof.exit_code());
         all.push(Protected { chosen, taken, proof, key_made, repository_made });
     }
-    tell::tell(run, &config, &path, config_written, &all, code)?;
+    let passwords: Vec<String> = added.iter().filter_map(|added| added.about_password(&folder)).collect();
+    tell::tell(run, &config, &path, config_written, &passwords, &all, code)?;
     Ok(code)
+}
+
+/// A source that is new in the config.
+struct Added<'w> {
+    name: String,
+    thing: &'w Wanted,
+}
+
+impl<'w> Added<'w> {
+    /// The file that its URL is kept in, when that holds a password.
+    fn url_file(&self, folder: &Path) -> Option<(PathBuf, &'w Server)> {
+        match self.thing {
+            Wanted::Postgres(server) if server.has_password() => Some((url_file(folder, &self.name), server)),
+            _ => None,
+        }
+    }
+
+    /// Where its password is from now on, for people.
+    fn about_password(&self, folder: &Path) -> Option<String> {
+        let Wanted::Postgres(server) = self.thing else { return None };
+        if let Some((path, _)) = self.url_file(folder) {
+            return Some(format!(
+                "{} (written now, for its owner alone): the URL of {} with its password. The config only names it",
+                path.display(),
+                self.name
+            ));
+        }
+        server.database.password_of_variable.then(|| {
+            format!(
+                "source {} took it from PGPASSWORD; where that is not set, as in cron, put it into ~/.pgpass",
+                self.name
+            )
+        })
+    }
+}
+
+/// Where a URL with a password is kept.
+fn url_file(folder: &Path, source: &str) -> PathBuf {
+    folder.join(format!("{source}.url"))
+}
+
+/// True when nothing is at `path`, or this very URL, as a run that was killed leaves it.
+fn is_kept(path: &Path, server: &Server) -> bool {
+    !path.exists() || SecretRef::File(path.to_owned()).resolve_url().is_ok_and(|url| *url == *server.url)
 }
 
 /// The config to write: the one that was named, else that of the working directory.
@@ -121,17 +179,17 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
 fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
     let Some(folder) = chosen.place.folder() else { return Ok(()) };
     let real = fs_err::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    for thing in wanted {
-        if thing.path.starts_with(folder) || fs_err::canonicalize(&thing.path).is_ok_and(|path| path.starts_with(&real))
-        {
-            return Err(Error::invalid(format!("{} is the repository itself, or part of it", thing.path.display()))
+    let paths = || wanted.iter().filter_map(Wanted::path);
+    for path in paths() {
+        if path.starts_with(folder) || fs_err::canonicalize(path).is_ok_and(|path| path.starts_with(&real)) {
+            return Err(Error::invalid(format!("{} is the repository itself, or part of it", path.display()))
                 .with_hint("name what is to be protected; the repository protects it, not itself"));
         }
     }
     let has_repository = folder.join("config").exists();
     let key_file = chosen.key()?.file();
-    if let Some(thing) = wanted.iter().find(|thing| key_file.as_deref() == Some(thing.path.as_path())) {
-        return Err(Error::invalid(format!("{} is the key of the repository", thing.path.display()))
+    if let Some(path) = paths().find(|path| key_file.as_deref() == Some(*path)) {
+        return Err(Error::invalid(format!("{} is the key of the repository", path.display()))
             .with_hint("a key inside of what it locks helps nobody; copy it to another place instead"));
     }
     let has_key = key_file.as_ref().is_none_or(|path| path.exists());
@@ -164,9 +222,17 @@ fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
 }
 
 /// What is new must be capturable now: a first run that cannot work leaves nothing behind.
-fn probe(config: &Config, added: &[String]) -> Result<()> {
-    for source in config.sources.iter().filter(|s| added.contains(&s.name)) {
-        let probed = wiring::source(source, &[])?.probe();
+fn probe(config: &Config, added: &[Added<'_>]) -> Result<()> {
+    for Added { name, thing } in added {
+        let Some(source) = config.sources.iter().find(|source| source.name == *name) else { continue };
+        let probed = match thing {
+            // The file with its URL is not there yet.
+            Wanted::Postgres(server) => {
+                let spec = SourceSpec::Postgres(Box::new(PostgresConfig::of_url(&server.url)));
+                wiring::source(&SourceConfig { name: name.clone(), spec }, &[])?.probe()
+            }
+            _ => wiring::source(source, &[])?.probe(),
+        };
         for finding in probed.with_context(|| format!("{:?} cannot be protected now", source.name))? {
             if finding.level == FindingLevel::Failure {
                 let error = Error::invalid(format!("{:?} cannot be protected: {}", source.name, finding.message));

@@ -2,10 +2,11 @@
 
 use super::super::backup::Taken;
 use super::super::doctor::free_bytes;
+use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::progress::Progress;
 use crate::run::{Chosen, Run};
-use crate::text;
+use crate::{text, wiring};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::prove::{Phase, ProofReport, prove as prove_point};
@@ -25,6 +26,7 @@ impl Proof {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Done(report) if report.is_proven() => ExitCode::Ok,
+            Self::Done(report) if report.mismatches_total == 0 => ExitCode::Problems,
             Self::Done(_) => ExitCode::Damage,
             Self::NotDone(_) => ExitCode::Problems,
         }
@@ -32,7 +34,13 @@ impl Proof {
 }
 
 /// Proves a recovery point that was just taken.
-pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&Path>) -> Result<Proof> {
+pub(super) fn prove(
+    run: &Run,
+    config: &Config,
+    chosen: &Chosen,
+    taken: &Taken,
+    scratch: Option<&Path>,
+) -> Result<Proof> {
     let id =
         taken.report.snapshot.ok_or_else(|| Error::new(ErrorKind::Bug, "prove a recovery point that was not made"))?;
     let below = match (scratch, chosen.place.folder().and_then(Path::parent)) {
@@ -46,7 +54,16 @@ pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&
     {
         return Ok(Proof::NotDone(format!("{}; choose another place with --scratch DIR", error.chain())));
     }
-    if let Some(reason) = too_little_room(&below, taken.report.bytes)? {
+    let servers = wiring::proof_servers(config);
+    // What is restored into a server takes no room here.
+    let of_servers: u64 = taken
+        .report
+        .sources
+        .iter()
+        .filter(|source| servers.contains_key(&source.name))
+        .map(|source| source.bytes)
+        .sum();
+    if let Some(reason) = too_little_room(&below, taken.report.bytes.saturating_sub(of_servers))? {
         return Ok(Proof::NotDone(reason));
     }
     let snapshot = taken.repository.snapshot(id)?;
@@ -57,7 +74,7 @@ pub(super) fn prove(run: &Run, chosen: &Chosen, taken: &Taken, scratch: Option<&
         shown = Some(run.progress(act(phase), &monitor));
         monitor
     };
-    let proven = prove_point(&taken.repository, snapshot, &below, &mut begin);
+    let proven = prove_point(&taken.repository, snapshot, &below, &servers, &mut begin);
     drop(shown);
     proven.map(Proof::Done).map_err(|error| interrupted(error, id))
 }

@@ -5,11 +5,11 @@ use super::super::init::KEY_WARNING;
 use super::super::{backup, report};
 use super::Protected;
 use super::proof::Proof;
-use crate::config::{Config, SecretRef};
+use crate::config::{Config, SecretRef, SourceSpec};
 use crate::exit_code::ExitCode;
 use crate::output::{json, object};
 use crate::run::{Chosen, Run};
-use crate::text;
+use crate::{text, wiring};
 use lastgood_model::Result;
 use lastgood_ops::prove::ProofReport;
 use serde_json::Value;
@@ -21,11 +21,12 @@ pub(super) fn tell(
     config: &Config,
     path: &Path,
     written: bool,
+    passwords: &[String],
     all: &[Protected],
     code: ExitCode,
 ) -> Result<()> {
     if !run.out.is_human() {
-        return object_for_programs(run, path, written, all, code);
+        return object_for_programs(run, path, written, passwords, all, code);
     }
     for one in all {
         backup::tell(run, &one.chosen, &one.taken)?;
@@ -45,7 +46,15 @@ pub(super) fn tell(
         }
     }
     run.out.line(format!("Config:      {}{}", path.display(), if written { " (written now)" } else { "" }))?;
+    for password in passwords {
+        run.out.line(format!("Password:    {password}"))?;
+    }
     run.out.line("Restore:     lastgood restore latest --to ./restored")?;
+    for source in &config.sources {
+        if let Some(command) = into_server(&source.name, &source.spec) {
+            run.out.line(format!("             {command}"))?;
+        }
+    }
     if let Some(one) = all.first() {
         run.out.line("             from an empty machine, with only the repository and the key:")?;
         run.out.line(format!("             {}", from_nothing(&one.chosen)))?;
@@ -68,11 +77,24 @@ pub(super) fn tell(
 fn tell_proof(run: &Run, proof: &Proof) -> Result<()> {
     match proof {
         Proof::NotDone(reason) => run.out.line(format!("NOT PROVEN: {reason}")),
-        Proof::Done(report) if report.is_proven() => run.out.line(format!(
-            "Proven: restored in {} and compared: {}",
-            text::duration(Duration::from_millis(report.restore_ms)),
-            compared(report)
-        )),
+        Proof::Done(report) if report.mismatches_total == 0 => {
+            for name in &report.swept {
+                run.out.note(format!("note: {name}, which a killed proof had left on the server, was dropped"));
+            }
+            if !report.unproven.is_empty() {
+                for reason in &report.unproven {
+                    run.out.line(format!("NOT PROVEN: {reason}"))?;
+                }
+                if report.files == 0 && report.databases.is_empty() {
+                    return Ok(());
+                }
+            }
+            run.out.line(format!(
+                "Proven: restored in {} and compared: {}",
+                text::duration(Duration::from_millis(report.restore_ms)),
+                compared(report)
+            ))
+        }
         Proof::Done(report) => {
             run.out.line(format!(
                 "NOT PROVEN: {} of the restored recovery point {} are not as they should be:",
@@ -88,12 +110,23 @@ fn tell_proof(run: &Run, proof: &Proof) -> Result<()> {
 }
 
 fn compared(report: &ProofReport) -> String {
-    let mut parts =
-        vec![format!("{} ({}) by their digests", text::counted(report.files, "file"), text::size(report.bytes))];
+    let mut parts = Vec::new();
+    if report.files > 0 || report.databases.is_empty() {
+        parts.push(format!("{} ({}) by their digests", text::counted(report.files, "file"), text::size(report.bytes)));
+    }
     if report.files_equal_to_original > 0 {
         parts.push(format!("{} of them with the originals, byte by byte", text::count(report.files_equal_to_original)));
     }
     for database in &report.databases {
+        if let (Some(name), Some(place)) = (&database.database, &database.restored_to) {
+            parts.push(format!(
+                "database {name} of {} in {place}: {} in {}, by their digests, and its schema",
+                database.source,
+                text::counted(database.rows, "row"),
+                text::counted(database.tables, "table")
+            ));
+            continue;
+        }
         parts.push(format!(
             "database {} opened, sound, with {} in {}",
             database.source,
@@ -102,6 +135,14 @@ fn compared(report: &ProofReport) -> String {
         ));
     }
     parts.join("; ")
+}
+
+/// The command that restores a source into a server.
+fn into_server(name: &str, spec: &SourceSpec) -> Option<String> {
+    let SourceSpec::Postgres(config) = spec else { return None };
+    let target = wiring::target_beside(config).ok()?;
+    let (name, target) = (text::shell_word(name), text::shell_word(&target));
+    Some(format!("lastgood restore latest --source {name} --to {target}"))
 }
 
 /// The command that restores without config.
@@ -116,7 +157,14 @@ fn from_nothing(chosen: &Chosen) -> String {
     format!("lastgood restore latest --repo {} {key} --to ./restored", text::shell_word(&chosen.place.to_string()))
 }
 
-fn object_for_programs(run: &Run, path: &Path, written: bool, all: &[Protected], code: ExitCode) -> Result<()> {
+fn object_for_programs(
+    run: &Run,
+    path: &Path,
+    written: bool,
+    passwords: &[String],
+    all: &[Protected],
+    code: ExitCode,
+) -> Result<()> {
     let runs: Vec<Value> = all
         .iter()
         .map(|one| {
@@ -140,6 +188,7 @@ fn object_for_programs(run: &Run, path: &Path, written: bool, all: &[Protected],
         ("schema", 1.into()),
         ("config", json(&path)),
         ("config_written", written.into()),
+        ("passwords", passwords.into()),
         ("runs", runs.into()),
         ("exit_code", code.number().into()),
     ]))

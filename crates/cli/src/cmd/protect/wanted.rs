@@ -1,28 +1,69 @@
-//! What a person wants protected: each path looked at, and its kind told by what is there.
+//! What a person wants protected: each path or URL looked at, and its kind told by what is there.
 
 use crate::config::{Config, SourceSpec};
-use crate::wiring::is_sqlite;
+use crate::wiring::{self, Database, holds_password, is_postgres_url, is_sqlite, reach};
 use lastgood_model::node::display_path;
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use zeroize::Zeroizing;
 
-/// One path, with what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Absolute.
-    pub(super) path: PathBuf,
-    /// A database, or else a folder or a file of another kind.
-    pub(super) is_database: bool,
+/// One thing, with what it is. Paths are absolute.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A folder, or a file that is no database.
+    Files(PathBuf),
+    /// A SQLite database.
+    Sqlite(PathBuf),
+    /// A database of a PostgreSQL server.
+    Postgres(Server),
+}
+
+/// A database of a PostgreSQL server, which answered.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Server {
+    /// As it was given: it may hold a password.
+    pub(super) url: Zeroizing<String>,
+    pub(super) database: Database,
+}
+
+impl Server {
+    /// The URL must not be shown, nor stand in a config.
+    pub(super) fn has_password(&self) -> bool {
+        holds_password(&self.url)
+    }
+}
+
+impl Wanted {
+    /// Its path, where it has one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Files(path) | Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Files(path) | Self::Sqlite(path) => path.display().to_string(),
+            Self::Postgres(server) => server.database.shown.clone(),
+        }
+    }
 }
 
 /// Looks at every path. The first that cannot be protected is an error.
 pub(super) fn examine(paths: &[OsString]) -> Result<Vec<Wanted>> {
     let mut all: Vec<Wanted> = Vec::new();
     for path in paths {
-        refuse_url(path)?;
-        let thing = one(Path::new(path))?;
+        let thing = match path.to_str().filter(|_| is_postgres_url(path)) {
+            Some(url) => Some(Wanted::Postgres(Server { database: reach(url)?, url: Zeroizing::new(url.to_owned()) })),
+            None => {
+                refuse_url(path)?;
+                one(Path::new(path))?
+            }
+        };
         if let Some(thing) = thing
             && !all.contains(&thing)
         {
@@ -60,7 +101,7 @@ fn one(path: &Path) -> Result<Option<Wanted>> {
         return Ok(None);
     }
     let is_database = meta.is_file() && is_sqlite(&absolute).with_context(|| format!("look at {shown}"))?;
-    Ok(Some(Wanted { path: absolute, is_database }))
+    Ok(Some(if is_database { Wanted::Sqlite(absolute) } else { Wanted::Files(absolute) }))
 }
 
 /// True for the log, index or journal beside a database, which is captured with it.
@@ -78,7 +119,6 @@ fn is_side_file(path: &Path) -> Result<bool> {
 fn refuse_url(text: &OsStr) -> Result<()> {
     let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) else { return Ok(()) };
     let what = match scheme {
-        "postgres" | "postgresql" => "PostgreSQL databases",
         "mysql" | "mariadb" => "MySQL and MariaDB databases",
         "mongodb" | "mongodb+srv" => "MongoDB databases",
         "s3" | "gs" | "az" | "azure" => "buckets",
@@ -93,31 +133,36 @@ fn refuse_url(text: &OsStr) -> Result<()> {
         }
     };
     Err(Error::invalid(format!("{what} are not in this version")).with_hint(
-        "protect a dump meanwhile: a source with kind = \"command\", such as command = [\"pg_dump\", \"shop\"]",
+        "protect a dump meanwhile: a source with kind = \"command\", such as command = [\"mysqldump\", \"shop\"]",
     ))
 }
 
 /// The source that has this path already.
 pub(super) fn covered_by<'c>(thing: &Wanted, config: &'c Config) -> Option<&'c str> {
-    let same = |path: &Path| {
-        path == thing.path
-            || fs_err::canonicalize(path).is_ok_and(|p| Some(p) == fs_err::canonicalize(&thing.path).ok())
-    };
-    let covers = |spec: &SourceSpec| match spec {
-        SourceSpec::Sqlite { path, .. } => thing.is_database && same(path),
+    let real = thing.path().and_then(|path| fs_err::canonicalize(path).ok());
+    let same = |path: &Path| thing.path() == Some(path) || (real.is_some() && fs_err::canonicalize(path).ok() == real);
+    let covers = |spec: &SourceSpec| match (spec, thing) {
+        (SourceSpec::Sqlite { path, .. }, Wanted::Sqlite(_)) => same(path),
         // A database that is named by itself is worth a source of its own, with its counts in the manifest.
-        SourceSpec::Files { paths, .. } => {
-            paths.iter().any(|path| same(path) || (!thing.is_database && thing.path.starts_with(path)))
+        (SourceSpec::Files { paths, .. }, Wanted::Files(wanted)) => {
+            paths.iter().any(|path| same(path) || wanted.starts_with(path))
         }
-        SourceSpec::Command { .. } => false,
+        (SourceSpec::Files { paths, .. }, Wanted::Sqlite(_)) => paths.iter().any(|path| same(path)),
+        (SourceSpec::Postgres(config), Wanted::Postgres(server)) => wiring::covers(config, &server.url),
+        _ => false,
     };
     config.sources.iter().find(|source| covers(&source.spec)).map(|source| source.name.as_str())
 }
 
 /// A name for a source: from the file's name, in letters that need no quotes anywhere.
 pub(super) fn name_of(thing: &Wanted, taken: impl Fn(&str) -> bool) -> String {
-    let name = if thing.is_database { thing.path.file_stem() } else { thing.path.file_name() };
-    let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "root".to_owned());
+    let text = |name: Option<&OsStr>| name.map(|name| name.to_string_lossy().into_owned());
+    let name = match thing {
+        Wanted::Sqlite(path) => text(path.file_stem()),
+        Wanted::Files(path) => text(path.file_name()),
+        Wanted::Postgres(server) => Some(server.database.name.clone()),
+    };
+    let name = name.unwrap_or_else(|| "root".to_owned());
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect();
     let plain = plain.trim_matches('-');
@@ -133,8 +178,12 @@ mod tests {
     #[test]
     fn names_are_safe_and_unique() {
         let name = |path: &str, is_database: bool, taken: &[&str]| {
-            name_of(&Wanted { path: path.into(), is_database }, |name| taken.contains(&name))
+            let wanted = if is_database { Wanted::Sqlite(path.into()) } else { Wanted::Files(path.into()) };
+            name_of(&wanted, |name| taken.contains(&name))
         };
+        let database = Database { name: "Shop 2".into(), shown: String::new(), password_of_variable: false };
+        let server = Server { url: Zeroizing::new("postgres://".to_owned()), database };
+        assert_eq!(name_of(&Wanted::Postgres(server), |_| false), "Shop-2");
         assert_eq!(name("/srv/shop.db", true, &[]), "shop");
         assert_eq!(name("/srv/shop.db", false, &[]), "shop-db");
         assert_eq!(name("/srv/.env", false, &[]), "env");
@@ -146,7 +195,7 @@ mod tests {
     #[test]
     fn servers_are_refused_in_plain_words() {
         for (url, word) in [
-            ("postgres://u:hunter2@h/db", "PostgreSQL"),
+            ("mysql://u:hunter2@h/db", "MySQL"),
             ("s3://b", "buckets"),
             ("ftp://x", "ftp"),
             ("sqlite://x.db", "plain path"),

@@ -31,6 +31,26 @@ fn check(db: &Path, kind: ErrorKind, says: &str, has_hint: bool) {
 }
 
 #[test]
+fn the_log_of_a_database_that_was_cut_to_nothing_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("shop.db");
+    let wal = folder.path().join("shop.db-wal");
+    let log = {
+        let app = Connection::open(&db).unwrap();
+        app.pragma_update(None, "journal_mode", "wal").unwrap();
+        app.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES (1)").unwrap();
+        fs_err::read(&wal).unwrap()
+    };
+    fs_err::write(&db, "").unwrap();
+    fs_err::write(&wal, &log).unwrap();
+    check(&db, ErrorKind::Corrupt, "its log", true);
+    assert!(fs_err::read(&wal).unwrap() == log);
+    // An empty log is nobody's loss, and an empty file is an empty database.
+    fs_err::write(&wal, "").unwrap();
+    assert!(capture_file(&db).is_ok());
+}
+
+#[test]
 fn foreign_and_damaged_files_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

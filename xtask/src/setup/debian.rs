@@ -1,34 +1,70 @@
-//! The newest restic, from Debian's unstable suite, without touching the system's packages.
+//! Packages of a suite of Debian other than the machine's own, without touching the system's packages.
 //!
-//! Where to fetch it and which key to trust is taken from the machine's own package configuration with the suite
-//! replaced, so that a mirror chosen there is used here as well. apt itself fetches and checks the signature, with lists
-//! and cache in a folder that is thrown away.
+//! Where to fetch them and which key to trust is taken from the machine's own package configuration with the suite
+//! replaced, so that a mirror chosen there is used here as well. apt itself fetches and checks signatures and checksums,
+//! with lists and cache in a folder that is thrown away.
 
-use crate::shell::{self, first_line};
+use crate::shell;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Makes `bin/restic`, unless it is there and runs and nobody asked for a newer one.
-pub(crate) fn restic(bin: &Path, refresh: bool) -> Result<PathBuf> {
-    let program = bin.join("restic");
-    if !refresh && first_line(&program, &["version"]).is_some() {
-        return Ok(program);
+/// A suite's package lists, and a folder for what is fetched of it.
+pub(super) struct Suite {
+    name: String,
+    scratch: tempfile::TempDir,
+}
+
+impl Suite {
+    /// Fetches the lists of the suite `name`, into a folder below `parent` that ends with the value.
+    pub(super) fn open(name: &str, parent: &Path) -> Result<Self> {
+        let entry = machine_entry(&config_files()?).context("find a Debian mirror in /etc/apt")?;
+        let suite = Self { name: name.to_owned(), scratch: tempfile::tempdir_in(parent)? };
+        let dir = suite.scratch.path();
+        for folder in ["lists/partial", "cache/archives/partial", "state", "packages", "unpacked"] {
+            fs_err::create_dir_all(dir.join(folder))?;
+        }
+        // No package is installed as far as this apt knows: it names all that a package needs.
+        fs_err::write(dir.join("state/status"), "")?;
+        fs_err::write(dir.join("sources.list"), format!("{}\n", entry.line(name, dir)?))?;
+        shell::output(suite.apt_get().arg("update")).with_context(|| format!("fetch the package lists of {name}"))?;
+        Ok(suite)
     }
-    eprintln!("fetching the newest restic from Debian sid");
-    let entry = machine_entry(&config_files()?).context(
-        "find a Debian mirror in /etc/apt; on another system install restic 0.17 or newer and set LASTGOOD_RESTIC to it",
-    )?;
-    let scratch = tempfile::tempdir()?;
-    let dir = scratch.path();
-    for folder in ["lists/partial", "cache/archives/partial", "state", "unpacked"] {
-        fs_err::create_dir_all(dir.join(folder))?;
+
+    /// Names of the packages that `package` needs to run, itself among them.
+    pub(super) fn closure(&self, package: &str) -> Result<Vec<String>> {
+        let mut command = self.apt_get();
+        command.args(["--simulate", "--no-install-recommends", "install", package]);
+        let said = shell::output(&mut command).with_context(|| format!("find {package} in {}", self.name))?;
+        Ok(installed_by(&said))
     }
-    fs_err::write(dir.join("state/status"), "")?;
-    fs_err::write(dir.join("sources.list"), format!("{}\n", entry.line(dir)?))?;
-    let apt_get = |arguments: &[&str]| {
+
+    /// Fetches packages and unpacks them, none of their scripts run; gives back the folder that stands for `/`.
+    pub(super) fn unpack<S: AsRef<str>>(&self, packages: &[S]) -> Result<PathBuf> {
+        let (fetched, root) = (self.scratch.path().join("packages"), self.scratch.path().join("unpacked"));
+        let mut command = self.apt_get();
+        command.current_dir(&fetched).arg("download").args(packages.iter().map(AsRef::as_ref));
+        shell::output(&mut command).with_context(|| format!("fetch packages from {}", self.name))?;
+        let mut count = 0;
+        for entry in fs_err::read_dir(&fetched)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                shell::output(Command::new("dpkg").arg("-x").arg(&path).arg(&root))?;
+                fs_err::remove_file(&path)?;
+                count += 1;
+            }
+        }
+        if count != packages.len() {
+            bail!("{count} packages came from {}, {} were asked for", self.name, packages.len());
+        }
+        Ok(root)
+    }
+
+    /// apt-get that knows this suite alone.
+    fn apt_get(&self) -> Command {
+        let dir = self.scratch.path();
         let mut command = Command::new("apt-get");
-        command.current_dir(dir).arg("-qq");
+        command.current_dir(dir).env("LC_ALL", "C").arg("-qq");
         for (key, value) in [
             ("Dir::Etc::sourcelist", "sources.list"),
             ("Dir::Etc::sourceparts", "none"),
@@ -45,23 +81,14 @@ pub(crate) fn restic(bin: &Path, refresh: bool) -> Result<PathBuf> {
         for option in ["Acquire::Languages=none", "APT::Sandbox::User=root", "Acquire::Retries=3"] {
             command.args(["-o", option]);
         }
-        command.args(arguments);
         command
-    };
-    shell::output(&mut apt_get(&["update"])).context("fetch the package lists of sid")?;
-    shell::output(&mut apt_get(&["download", "restic"])).context("fetch restic from sid")?;
-    let package = fs_err::read_dir(dir)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get fetched nothing")?;
-    shell::output(Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("unpacked")))?;
-    let fresh = bin.join("restic.new");
-    fs_err::copy(dir.join("unpacked/usr/bin/restic"), &fresh)?;
-    let version = first_line(&fresh, &["version"]).context("run the fetched restic; it may need a newer C library")?;
-    fs_err::rename(&fresh, &program)?;
-    eprintln!("installed {version}");
-    Ok(program)
+    }
+}
+
+/// The packages that a simulated installation names.
+fn installed_by(said: &str) -> Vec<String> {
+    let names = said.lines().filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next());
+    names.map(ToOwned::to_owned).collect()
 }
 
 /// One mirror and the key that signs it.
@@ -72,8 +99,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// The line for sid; a key written out in the configuration is put into a file in `dir`.
-    fn line(&self, dir: &Path) -> Result<String> {
+    /// The line for `suite`; a key written out in the configuration is put into a file in `dir`.
+    fn line(&self, suite: &str, dir: &Path) -> Result<String> {
         let option = match &self.signed_by {
             None => String::new(),
             Some(key) if key.contains("BEGIN PGP") => {
@@ -83,7 +110,7 @@ impl Entry {
             }
             Some(path) => format!("[signed-by={path}] "),
         };
-        Ok(format!("deb {option}{} sid main", self.uri))
+        Ok(format!("deb {option}{} {suite} main", self.uri))
     }
 }
 
@@ -216,9 +243,16 @@ mod tests {
             -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDME\n -----END PGP PUBLIC KEY BLOCK-----\n";
         let entry = machine_entry(&[("a.sources".to_owned(), text.to_owned())]).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let line = entry.line(dir.path()).unwrap();
+        let line = entry.line("sid", dir.path()).unwrap();
         assert!(line.starts_with("deb [signed-by=/") && line.ends_with("] http://mirror.example/debian sid main"));
         let key = fs_err::read_to_string(dir.path().join("key.asc")).unwrap();
         assert_eq!(key, "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDME\n-----END PGP PUBLIC KEY BLOCK-----");
+    }
+
+    #[test]
+    fn what_a_simulated_installation_names_is_found() {
+        let said = "NOTE: This is only a simulation!\nInst libc6 (2.43-7 Debian:testing [amd64])\n\
+            Inst postgresql-18 (18.6-3 Debian:testing [amd64]) []\nConf libc6 (2.43-7 Debian:testing [amd64])\n";
+        assert_eq!(installed_by(said), ["libc6", "postgresql-18"]);
     }
 }

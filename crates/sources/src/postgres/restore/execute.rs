@@ -1,0 +1,217 @@
+//! A restore at work, in the order of its phases.
+
+use super::super::plan::Step;
+use super::super::session::{Stop, stoppable};
+use super::super::wire::{Client, sqlstate};
+use super::globals::Globals;
+use super::load::{self, Load};
+use super::mark::Mark;
+use super::planning::DatabaseRestorePlan;
+use super::pool;
+use super::session::{self, Sessions};
+use super::summary::{DatabaseRestoreReport, Phases};
+use super::target::{self, Making, Prepare, State};
+use super::work::{Work, graph};
+use super::{large_objects, orphans, sequences, undo};
+use lastgood_model::saved::SavedFiles;
+use lastgood_model::{Context, Monitor, Result};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// How often a statement is tried that the server ends because of a deadlock with somebody else.
+const DEADLOCKS_MAX: usize = 3;
+/// Indexes that take this share of the whole time or more are built by several processes of the server.
+const LONG_SHARE: u64 = 4;
+
+impl DatabaseRestorePlan {
+    /// Does it. `files` must be those that it was planned from.
+    ///
+    /// # Errors
+    /// [`DatabaseRestorePlan::refusal`] before anything was changed; [`lastgood_model::ErrorKind::Cancelled`] soon after a
+    /// stop was asked for; [`lastgood_model::ErrorKind::Corrupt`] for rows that are not what was saved; else what the
+    /// server said to the statement that failed. The hint says what has become of the database.
+    pub fn execute(self, files: &dyn SavedFiles, monitor: &Monitor) -> Result<DatabaseRestoreReport> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let before = match &self.target.state {
+            State::Ours(mark) => mark.before.as_deref(),
+            _ => self.target.comment.as_deref().filter(|_| self.prepare == Prepare::Use),
+        };
+        let mark = Mark::begin(&self.options.recovery_point, before);
+        let mut is_begun = false;
+        let result = stoppable(monitor, |stop| self.run(files, monitor, stop, &mark, &mut is_begun));
+        result.map_err(|error| undo::failed(&self, &mark, error, is_begun))
+    }
+
+    fn run(
+        &self,
+        files: &dyn SavedFiles,
+        monitor: &Monitor,
+        stop: &Arc<Stop>,
+        mark: &Mark,
+        is_begun: &mut bool,
+    ) -> Result<DatabaseRestoreReport> {
+        let begun = Instant::now();
+        let expected = self.summary.bytes;
+        monitor.add(|counters| &counters.bytes_expected, expected);
+        self.prepare(stop, mark, is_begun)?;
+        let prepared = Instant::now();
+
+        let sessions = self.sessions(stop);
+        let mut first = sessions.open()?;
+        self.pre_data(&mut first, &sessions)?;
+        let pre_data = Instant::now();
+
+        let loaded = self.rows_and_the_rest(files, monitor, &sessions)?.unwrap_or(pre_data).max(pre_data);
+        if self.is_without_triggers() {
+            orphans::check(&mut first, &sessions, &self.places)?;
+        }
+        self.finish(&mut first, mark)?;
+        let done = Instant::now();
+        let ms = |from: Instant, to: Instant| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
+        Ok(DatabaseRestoreReport {
+            database: self.target.name.clone(),
+            tables: self.summary.tables,
+            rows: self.summary.rows,
+            bytes: self.summary.bytes,
+            steps: self.summary.steps,
+            roles_made: self.summary.roles_made.clone(),
+            notices: sessions.take_notices(),
+            phases: Phases {
+                prepare_ms: ms(begun, prepared),
+                pre_data_ms: ms(prepared, pre_data),
+                data_ms: ms(pre_data, loaded),
+                post_data_ms: ms(loaded, done),
+            },
+        })
+    }
+
+    /// Makes roles and the database.
+    fn prepare(&self, stop: &Arc<Stop>, mark: &Mark, is_begun: &mut bool) -> Result<()> {
+        let needs_beside = matches!(self.prepare, Prepare::Make | Prepare::Replace);
+        let info = if needs_beside { target::beside(&self.info)? } else { self.info.clone() };
+        let sessions = Sessions::new(info, Arc::clone(stop));
+        let mut client = sessions.open()?;
+        if let Some(globals) = self.globals.as_ref().filter(|_| !self.roles_made.is_empty()) {
+            Globals::make(globals, &mut client, &self.roles_made, &self.server.roles)?;
+        }
+        let making = Making { server: &self.server, creation: &self.creation, mark, force: self.options.force };
+        target::prepare(&mut client, &self.target.name, self.prepare, &making)?;
+        *is_begun = true;
+        Ok(())
+    }
+
+    /// Rows go into tables that have their triggers and foreign keys already, and these are switched off.
+    fn is_without_triggers(&self) -> bool {
+        self.options.data_only && self.server.may_replicate
+    }
+
+    fn sessions(&self, stop: &Arc<Stop>) -> Sessions {
+        let mut more = self.plan.session.clone();
+        more.push("SET synchronous_commit = off".to_owned());
+        if self.is_addition() {
+            // There is no last commit that all the others would be durable with.
+            more.push("SET synchronous_commit = on".to_owned());
+        }
+        if self.is_without_triggers() {
+            more.push("SET session_replication_role = replica".to_owned());
+        }
+        more.push("SET max_parallel_maintenance_workers = 0".to_owned());
+        more.push(session::memory(self.jobs));
+        Sessions::new(self.info.clone(), Arc::clone(stop)).with(more)
+    }
+
+    /// Everything that comes before rows, and values of sequences, which need nothing else.
+    fn pre_data(&self, client: &mut Client, sessions: &Sessions) -> Result<()> {
+        if !self.emptied.is_empty() {
+            client.batch(&format!("TRUNCATE ONLY {}", self.emptied.join(", ONLY "))).context("empty tables")?;
+        }
+        for step in &self.plan.pre {
+            run_step(client, sessions, step)?;
+        }
+        sequences::set(client, sessions, &self.sequences)
+    }
+
+    /// Loads rows and makes everything that comes after them. Gives the moment when the last row was there.
+    fn rows_and_the_rest(
+        &self,
+        files: &dyn SavedFiles,
+        monitor: &Monitor,
+        sessions: &Sessions,
+    ) -> Result<Option<Instant>> {
+        let loads = load::divide(&self.saved.folder, &self.saved.tables, &self.places, self.jobs)?;
+        let graph = graph(self, &loads);
+        let longest = graph.tasks.iter().map(|task| task.weight).max().unwrap_or(0);
+        let sizes = |oid: u32| self.saved.tables.iter().find(|table| table.oid == oid).map_or(0, |table| table.bytes());
+        let loads_left = AtomicUsize::new(graph.loads);
+        let loaded: Mutex<Option<Instant>> = Mutex::default();
+        let work = |client: &mut Client, task: usize| -> Result<()> {
+            match graph.work[task] {
+                Work::Load(at) => {
+                    let load: &Load = &loads[at];
+                    load::run(client, sessions, files, load, monitor)?;
+                }
+                Work::LargeObjects => {
+                    large_objects::restore(client, sessions, files, &self.saved.folder, self.wishes(), monitor)?;
+                }
+                Work::Step(at) => {
+                    let step = &self.plan.post[at];
+                    let is_long =
+                        step.weight.is_some_and(|oid| sizes(oid).saturating_mul(LONG_SHARE) >= longest.max(1));
+                    if is_long {
+                        client.batch("RESET max_parallel_maintenance_workers")?;
+                    }
+                    let done = run_step(client, sessions, step);
+                    if is_long && done.is_ok() {
+                        client.batch("SET max_parallel_maintenance_workers = 0")?;
+                    }
+                    done?;
+                }
+            }
+            if !matches!(graph.work[task], Work::Step(_)) && loads_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                *loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            Ok(())
+        };
+        let workers = sessions.open_many(self.jobs.min(graph.tasks.len()).max(1))?;
+        pool::run(&graph.tasks, workers, monitor, work, || sessions.halt())?;
+        Ok(loaded.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What belongs to the database itself, and with it takes the mark away: all or nothing, and durable, with all that
+    /// was done before.
+    fn finish(&self, client: &mut Client, mark: &Mark) -> Result<()> {
+        let name = &self.target.name;
+        let statements = match self.prepare {
+            Prepare::Add => return Ok(()),
+            Prepare::Use => vec![super::mark::comment_on(name, mark.before.as_deref())],
+            Prepare::Make | Prepare::Replace => self.creation.after(name, mark.before.as_deref()),
+        };
+        client.batch("SET synchronous_commit = on; BEGIN")?;
+        for statement in &statements {
+            client.batch(statement).context("finish the database")?;
+        }
+        client.batch("COMMIT").context("finish the database")
+    }
+}
+
+/// Runs a step; what fails bears its name. A deadlock with somebody else, such as autovacuum, is tried again: nothing of
+/// the step was done.
+fn run_step(client: &mut Client, sessions: &Sessions, step: &Step) -> Result<()> {
+    if step.sql.is_empty() {
+        return Ok(());
+    }
+    let mut tries = 1;
+    loop {
+        sessions.check()?;
+        match client.batch(&step.sql) {
+            Err(error) if sqlstate(&error) == Some("40P01") && tries < DEADLOCKS_MAX => tries += 1,
+            Err(error) => return Err(error.context(format!("make {}", step.what))),
+            Ok(()) => break,
+        }
+    }
+    sessions.hear(client, &step.what);
+    Ok(())
+}

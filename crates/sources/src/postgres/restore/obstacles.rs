@@ -1,0 +1,260 @@
+//! What stands in the way of a restore, found before anything is changed: all of it at once, so that a person needs not
+//! find one after another.
+
+use super::super::sql::{literal, quote, quote_in};
+use super::super::wire::Client;
+use super::planning::{DatabaseRestorePlan, shown, version_of};
+use super::session;
+use super::summary::{Obstacle, ObstacleKind};
+use super::target::{Prepare, State};
+use lastgood_model::{Context, Result};
+use std::collections::BTreeSet;
+
+/// How many things of a kind are named.
+const NAMED_MAX: usize = 8;
+/// Things asked for in one statement.
+const BATCH: usize = 1000;
+
+/// What a restore needs, beside what the plan knows.
+pub(super) struct Needs {
+    pub(super) missing_roles: Vec<String>,
+    pub(super) missing_extensions: Vec<String>,
+    pub(super) large_objects: BTreeSet<u32>,
+    /// Not the whole database is wanted.
+    pub(super) is_selective: bool,
+}
+
+/// Finds obstacles and warnings, and writes them into the plan's summary.
+pub(super) fn find(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
+    server(plan);
+    place(plan, needs)?;
+    if !needs.missing_roles.is_empty() {
+        let can_make = plan.globals.as_ref().map(|globals| globals.roles().iter().map(|r| (*r).to_owned()).collect());
+        let can_make: BTreeSet<String> = can_make.unwrap_or_default();
+        let is_saved = needs.missing_roles.iter().all(|role| can_make.contains(role));
+        let hint = match (plan.options.roles, is_saved) {
+            (false, true) => {
+                "make them as they were with --roles, or leave out owners and privileges with --no-owner \
+                              and --no-acl"
+            }
+            _ => {
+                "create them first (they are not among the roles that were saved), or leave out owners and privileges \
+                  with --no-owner and --no-acl"
+            }
+        };
+        add(plan, ObstacleKind::Roles, format!("the server lacks {}", named("role", &needs.missing_roles)), hint);
+    }
+    if !needs.missing_extensions.is_empty() {
+        let message = format!("the server lacks {}", named("extension", &needs.missing_extensions));
+        add(
+            plan,
+            ObstacleKind::Extensions,
+            message,
+            "install their packages on the server's host, for the server's major version, or restore only schemas and \
+             tables that do not need them",
+        );
+    }
+    Ok(())
+}
+
+fn add(plan: &mut DatabaseRestorePlan, kind: ObstacleKind, message: String, hint: impl Into<String>) {
+    plan.summary.obstacles.push(Obstacle { kind, message, hint: hint.into() });
+}
+
+fn named(what: &str, names: &[String]) -> String {
+    let mut list: Vec<String> = names.iter().take(NAMED_MAX).map(|name| quote(name)).collect();
+    if names.len() > NAMED_MAX {
+        list.push(format!("and {} more", names.len() - NAMED_MAX));
+    }
+    let plural = if names.len() == 1 { "" } else { "s" };
+    format!("the {what}{plural} {}", list.join(", "))
+}
+
+fn server(plan: &mut DatabaseRestorePlan) {
+    if plan.server.is_standby {
+        let message = format!("{} is a standby and takes no writes", plan.summary.server);
+        add(plan, ObstacleKind::Unsupported, message, "restore to its primary");
+    }
+    let (was, is) = (version_of(&plan.summary.source_version), version_of(&plan.summary.server_version));
+    if let (Some(was), Some(is)) = (was, is)
+        && is.major() < was.major()
+        && !plan.options.data_only
+    {
+        plan.summary.warnings.push(format!(
+            "the server is PostgreSQL {is}, older than the {was} that was saved: what it does not know fails the restore"
+        ));
+    }
+    let origin = plan.options.origin.as_ref().map(|origin| origin.system_identifier.as_str());
+    let is_origin = origin.is_some() && origin == plan.server.system_identifier.as_deref();
+    if is_origin && plan.saved.name == plan.target.name && plan.prepare != Prepare::Make {
+        plan.summary.warnings.push("this is the very database that was saved".to_owned());
+    }
+}
+
+fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
+    let name = quote(&plan.target.name);
+    let state = plan.target.state.clone();
+    if matches!(plan.prepare, Prepare::Make | Prepare::Replace) {
+        let mut notes = Vec::new();
+        let creation = &plan.creation;
+        if let Err(error) =
+            creation.create(&plan.target.name, plan.server.version, &plan.server.tablespaces, &mut notes)
+        {
+            let hint = error.hint().unwrap_or_default().to_owned();
+            add(plan, ObstacleKind::Unsupported, error.message().to_owned(), hint);
+        }
+        plan.summary.notes.append(&mut notes);
+    }
+    match (plan.prepare, state) {
+        (Prepare::Make, _) if plan.options.data_only => {
+            let message = format!("there is no database {name} to restore rows into");
+            add(plan, ObstacleKind::Absent, message, "leave out --data-only, or name a database that has the tables");
+        }
+        (Prepare::Make, _) => {}
+        (Prepare::Use, _) => {
+            let (was, is) = (plan.creation.encoding(), plan.target.encoding.clone());
+            if let (Some(was), Some(is)) = (was, is)
+                && was != is
+            {
+                let text =
+                    format!("database {name} has the encoding {is}, and what was saved {was}: not every text may fit");
+                plan.summary.warnings.push(text);
+            }
+            let kept = "settings, privileges and owner of the database itself stay as they are: it was there before";
+            plan.summary.notes.push(kept.to_owned());
+        }
+        (Prepare::Replace, State::Ours(mark)) => plan.summary.replaces = Some(mark.shown()),
+        (Prepare::Replace, State::Occupied(count, some)) => {
+            let more = if count > some.len() as u64 { ", …" } else { "" };
+            let held = format!("{count} objects: {}{more}", some.join(", "));
+            if plan.options.overwrite {
+                plan.summary.replaces = Some(held);
+            } else {
+                let message = format!("database {name} is not empty; it holds {held}");
+                let hint =
+                    "restore to a database of another name, or have this one dropped and made anew with --overwrite";
+                add(plan, ObstacleKind::Occupied, message, hint);
+            }
+        }
+        (Prepare::Replace, _) => {}
+        (Prepare::Add, State::Ours(mark)) => {
+            let message = format!("database {name} is not whole: it holds {}", mark.shown());
+            add(plan, ObstacleKind::Occupied, message, "restore the whole database again first");
+        }
+        (Prepare::Add, _) => addition(plan, needs).context("look at what is to be added to")?,
+    }
+    if plan.prepare == Prepare::Replace && !plan.target.users.is_empty() && !plan.options.force {
+        let message = format!("database {name} is in use by {}", plan.target.users.join(", "));
+        add(plan, ObstacleKind::InUse, message, "stop what uses it, or end their connections with --force");
+    }
+    Ok(())
+}
+
+fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
+    let mut client = session::connect(&plan.info)?;
+    if plan.options.data_only {
+        rows_only(plan, &mut client)?;
+    } else if let Some(rename) = plan.rename.clone() {
+        let old = plan.places.first().map(|place| plan.saved.tables[place.table].schema.clone());
+        let schema = rename.schema.or(old).unwrap_or_default();
+        if !there(&mut client, &[(schema.clone(), rename.name.clone())])?.is_empty() {
+            let message = format!("{} is there already", shown(&schema, &rename.name));
+            add(plan, ObstacleKind::Occupied, message, "choose another name, or rename or drop what has it");
+        }
+    } else {
+        let all: Vec<(String, String)> = plan.plan.data.iter().map(|t| (t.schema.clone(), t.name.clone())).collect();
+        let found = there(&mut client, &all)?;
+        if !found.is_empty() {
+            let names: Vec<String> = found.iter().take(NAMED_MAX).map(|(schema, name)| shown(schema, name)).collect();
+            let message = format!("{} is there already", names.join(", "));
+            let hint = "restore it beside under another name with --as, only its rows with --data-only, or all of it to \
+                        another database";
+            add(plan, ObstacleKind::Occupied, message, hint);
+        }
+    }
+    if plan.target.large_objects > 0 && !needs.large_objects.is_empty() {
+        let mut taken = Vec::new();
+        let all: Vec<String> = needs.large_objects.iter().map(u32::to_string).collect();
+        for batch in all.chunks(BATCH) {
+            let sql = format!(
+                "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid = ANY ('{{{}}}'::pg_catalog.oid[])",
+                batch.join(",")
+            );
+            client.for_each_row(&sql, |row| {
+                taken.push(row.text(0)?.to_owned());
+                Ok(())
+            })?;
+        }
+        if !taken.is_empty() {
+            let some: Vec<&str> = taken.iter().take(NAMED_MAX).map(String::as_str).collect();
+            let message = format!("{} large objects have numbers that are taken: {}", taken.len(), some.join(", "));
+            let hint = "restore to another database; or restore only tables or schemas, which leaves large objects out";
+            add(plan, ObstacleKind::Occupied, message, hint);
+        }
+    }
+    if needs.is_selective && !plan.options.data_only {
+        let note = "large objects are left out: only a part of the database is restored";
+        plan.summary.notes.push(note.to_owned());
+    }
+    Ok(())
+}
+
+/// Rows go into tables that are there and hold none.
+fn rows_only(plan: &mut DatabaseRestorePlan, client: &mut Client) -> Result<()> {
+    let tables: Vec<(String, String)> = plan.places.iter().map(|p| (p.schema.clone(), p.name.clone())).collect();
+    let found = there(client, &tables)?;
+    let missing: Vec<String> = tables.iter().filter(|t| !found.contains(*t)).map(|(s, n)| shown(s, n)).collect();
+    if !missing.is_empty() {
+        let some: Vec<&str> = missing.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let message = format!("{} tables are not there: {}", missing.len(), some.join(", "));
+        add(plan, ObstacleKind::Absent, message, "restore the schema first, with --schema-only, or leave these out");
+    }
+    let mut filled = Vec::new();
+    for (schema, name) in &found {
+        let sql = format!("SELECT FROM ONLY {} LIMIT 1", quote_in(schema, name));
+        if !client.query(&sql)?.is_empty() {
+            filled.push((schema.clone(), name.clone()));
+        }
+    }
+    // Rows of an extension are there from its making.
+    let is_ours = |key: &(String, String)| {
+        let place = plan.places.iter().find(|place| (&place.schema, &place.name) == (&key.0, &key.1));
+        place.is_some_and(|place| plan.saved.tables[place.table].extension.is_none())
+    };
+    filled.retain(is_ours);
+    if plan.options.overwrite {
+        plan.emptied = filled.iter().map(|(schema, name)| quote_in(schema, name)).collect();
+        if !filled.is_empty() {
+            let names: Vec<String> = filled.iter().map(|(schema, name)| shown(schema, name)).collect();
+            plan.summary.replaces = Some(format!("the rows of {}", names.join(", ")));
+        }
+    } else if !filled.is_empty() {
+        let names: Vec<String> = filled.iter().take(NAMED_MAX).map(|(schema, name)| shown(schema, name)).collect();
+        let message = format!("{} tables hold rows: {}", filled.len(), names.join(", "));
+        add(plan, ObstacleKind::Occupied, message, "have them emptied first with --overwrite, or leave them out");
+    }
+    if !plan.server.may_replicate {
+        let warning = "the role may not switch triggers off: they fire while rows are loaded, and foreign keys are \
+                       checked, which fails when a table is loaded before the one it points to";
+        plan.summary.warnings.push(warning.to_owned());
+    }
+    Ok(())
+}
+
+/// Those of these relations that the database has.
+fn there(client: &mut Client, names: &[(String, String)]) -> Result<BTreeSet<(String, String)>> {
+    let mut out = BTreeSet::new();
+    for batch in names.chunks(BATCH) {
+        let list: Vec<String> = batch.iter().map(|(schema, name)| literal(&quote_in(schema, name))).collect();
+        let sql = format!(
+            "SELECT n.at FROM pg_catalog.unnest(ARRAY[{}]) WITH ORDINALITY AS n(name, at) \
+             WHERE pg_catalog.to_regclass(n.name) IS NOT NULL",
+            list.join(", ")
+        );
+        client.for_each_row(&sql, |row| {
+            out.extend(batch.get(row.parse::<usize>(0)?.wrapping_sub(1)).cloned());
+            Ok(())
+        })?;
+    }
+    Ok(out)
+}

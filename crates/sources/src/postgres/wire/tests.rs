@@ -1,0 +1,7 @@
+//! Real servers, and servers that lie.
+
+mod copy;
+mod hostile;
+mod server;
+mod session;
+mod tls;
