@@ -77,7 +77,7 @@ fn postgres(w: &mut String, source: &SourceRecord) {
         };
         let _ = writeln!(
             w,
-            "First the roles and tablespaces. Errors that a role exists already may be passed over{passwords}:\n\n    psql -d postgres -f {folder}/globals.sql\n"
+            "First the roles and tablespaces. Errors that a role exists already may be passed over{passwords}. A tablespace needs its folder on the new server; to do without, remove the lines that begin with `SET default_tablespace` from the files below.\n\n    psql -d postgres -f {folder}/globals.sql\n"
         );
     }
     for database in &facts.databases {
@@ -124,13 +124,13 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
     if database.tables > 0 {
         let _ = writeln!(
             w,
-            "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} || break\n    done"
+            "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} > /dev/null || break\n    done"
         );
     }
     if database.large_objects.is_some_and(|objects| objects.objects > 0) {
         let _ = writeln!(
             w,
-            "    {psql} -f {here}/large-objects.sql\n    (echo 'CREATE TEMP TABLE piece (object oid, at bigint, bytes bytea);'\n     echo 'COPY piece FROM STDIN;'; cat {here}/large-objects.copy; echo '\\.'\n     echo 'SELECT count(lo_put(object, at, bytes)) FROM piece;') | {psql}"
+            "    {psql} -f {here}/large-objects.sql > /dev/null\n    (echo 'CREATE TEMP TABLE piece (object oid, at bigint, bytes bytea);'\n     echo 'COPY piece FROM STDIN;'; cat {here}/large-objects.copy; echo '\\.'\n     echo 'SELECT count(lo_put(object, at, bytes)) FROM piece;') | {psql} > /dev/null"
         );
     }
     if database.sequences > 0 {

@@ -97,9 +97,8 @@ impl PgServer {
     /// As [`start`](Self::start), with settings that take effect from the beginning, such as `wal_level`.
     #[track_caller]
     pub fn start_with(version: Version, settings: &[(&str, &str)]) -> Self {
-        let folder = user::temp_folder();
-        template::copy_to(version, &folder.join("data"));
-        let mut server = Self { version, folder, port: 0, guardian: None };
+        let mut server = Self::unmade(version);
+        template::copy_to(version, &server.data());
         settings.iter().for_each(|(name, value)| server.write_setting(name, value));
         server.run_on_free_port();
         server
@@ -108,14 +107,19 @@ impl PgServer {
     /// A standby that follows this server by streaming, made by `pg_basebackup`; it takes read-only connections.
     #[track_caller]
     pub fn standby(&self) -> Self {
-        let folder = user::temp_folder();
+        let mut standby = Self::unmade(self.version);
         let mut command = user::command(&self.bin("pg_basebackup"));
         command.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--pgdata"]);
-        command.arg(folder.join("data")).arg("--dbname").arg(self.conninfo("postgres"));
+        command.arg(standby.data()).arg("--dbname").arg(self.conninfo("postgres"));
         finish(&mut command, None);
-        let mut standby = Self { version: self.version, folder, port: 0, guardian: None };
         standby.run_on_free_port();
         standby
+    }
+
+    /// With a folder, which is removed with the value, and nothing in it.
+    #[track_caller]
+    fn unmade(version: Version) -> Self {
+        Self { version, folder: user::temp_folder(), port: 0, guardian: None }
     }
 
     /// Waits until this standby has replayed all that `primary` has written by now.
@@ -154,7 +158,8 @@ impl PgServer {
         self.version.bin(program)
     }
 
-    /// Changes a setting for good and waits until new connections see it. Some settings need [`restart`](Self::restart).
+    /// Changes a setting for good and waits until new connections see it. Some settings need
+    /// [`restart`](Self::restart).
     #[track_caller]
     pub fn set(&self, name: &str, value: &str) {
         let loaded = || self.psql("postgres", "SELECT pg_conf_load_time()");

@@ -1,8 +1,8 @@
 //! Packages of a suite of Debian other than the machine's own, without touching the system's packages.
 //!
 //! Where to fetch them and which key to trust is taken from the machine's own package configuration with the suite
-//! replaced, so that a mirror chosen there is used here as well. apt itself fetches and checks signatures and checksums,
-//! with lists and cache in a folder that is thrown away.
+//! replaced, so that a mirror chosen there is used here as well. apt itself fetches and checks signatures and
+//! checksums, with lists and cache in a folder that is thrown away.
 
 use crate::shell;
 use anyhow::{Context, Result, bail};

@@ -89,7 +89,8 @@ fn fetch(major: u32, suite: &str, tools: &Path, folder: &Path) -> Result<()> {
     fs_err::create_dir(fresh.join("lib"))?;
     fs_err::rename(root.join(below_root(major)).join("lib"), inside.join("lib"))?;
     fs_err::rename(root.join(below_root(major)).join("bin"), inside.join("programs"))?;
-    // The compiler for queries. Without its module a server does not look for its library, which is as large as all else.
+    // The compiler for queries. Without its module a server does not look for its library, which is as large as all
+    // else.
     let _ = fs_err::remove_file(inside.join("lib/llvmjit.so"));
     let _ = fs_err::remove_dir_all(inside.join("lib/bitcode"));
     let share = format!("usr/share/postgresql/{major}");
@@ -120,8 +121,8 @@ fn is_wanted(package: &str, major: u32) -> bool {
     (is_library && !is_left_out) || is_server
 }
 
-/// Moves the shared libraries of unpacked packages, whether or not their `/lib` is within `/usr`, into one folder; gives
-/// back the file name of the loader among them.
+/// Moves the shared libraries of unpacked packages, whether or not their `/lib` is within `/usr`, into one folder;
+/// gives back the file name of the loader among them.
 fn gather_libraries(root: &Path, target: &Path) -> Result<String> {
     let mut loader = None;
     for parent in [root.join("usr/lib"), root.join("lib")] {

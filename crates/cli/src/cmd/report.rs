@@ -106,7 +106,7 @@ pub(super) fn of_databases(record: &SourceRecord) -> Vec<String> {
     }
     if !lines.is_empty() && record.facts.get("globals").and_then(Value::as_str) == Some("without-passwords") {
         lines.push(format!(
-            "[{}] roles are kept without their passwords, which only a superuser may read; set them anew after a restore",
+            "[{}] roles are kept without their passwords, which the capturing role may not read; set them anew after a restore",
             record.name
         ));
     }

@@ -55,11 +55,8 @@ fn again_it_adds_a_point_and_new_paths_and_keeps_what_a_person_wrote() {
 fn what_cannot_be_protected_leaves_nothing_behind() {
     let shop = Shop::new();
     for (path, code, words) in [
-        (
-            "postgres://shop:hunter2@localhost/shop",
-            2,
-            &["PostgreSQL databases are not in this version", "kind = \"command\""][..],
-        ),
+        ("mysql://shop:hunter2@localhost/shop", 2, &["databases are not in this version", "kind = \"command\""][..]),
+        ("postgres://shop:hunter2@localhost:1/shop", 13, &["connect to postgresql://shop@localhost:1/shop"]),
         ("./none", 14, &["there is no ./none"]),
         ("./backups/x", 14, &["there is no"]),
     ] {

@@ -38,6 +38,8 @@ fn follow_the_notes(version: Version) {
 
     let other = PgServer::start(version);
     other.prepare_for_everything();
+    // It lies in the server's own folder, which no path can say.
+    other.psql("postgres", "CREATE TABLESPACE \"a \"\"tablespace\"\"\" LOCATION ''");
     let bin = other.bin("psql").parent().unwrap().to_owned();
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&rest))).unwrap();
@@ -53,10 +55,18 @@ fn follow_the_notes(version: Version) {
         .unwrap();
     let said = [ran.stdout, ran.stderr].concat();
     assert!(ran.status.success(), "{script}\n--- said\n{}", String::from_utf8_lossy(&said));
-    let different = differences(&server.pg_dump_text("shop"), &other.pg_dump_text("shop"));
+    // Blank lines would fill the list of differences when a single line is missing.
+    let lines = |text: String, but: &str| -> String {
+        let is_told =
+            |line: &&str| !line.is_empty() && !line.starts_with("--") && (but.is_empty() || !line.starts_with(but));
+        text.lines().filter(is_told).collect::<Vec<_>>().join("\n")
+    };
+    let dump = |server: &PgServer| lines(server.pg_dump_text("shop"), "");
+    let different = differences(&dump(&server), &dump(&other));
     assert!(different.is_empty(), "{different}");
-    let globals = differences(&server.globals_text(), &other.globals_text());
-    assert!(globals.is_empty(), "{globals}");
+    let globals = |server: &PgServer| lines(server.globals_text(), "CREATE TABLESPACE");
+    let different = differences(&globals(&server), &globals(&other));
+    assert!(different.is_empty(), "{different}");
 }
 
 #[test]

@@ -16,8 +16,8 @@ impl PgServer {
         format!("postgresql://{user}@/{}?host={folder}&port={}", percent_encoded(database), self.port)
     }
 
-    /// As [`socket_url`](Self::socket_url), in the other form that PostgreSQL's programs take: names and values. It goes
-    /// where they take the name of a database.
+    /// As [`socket_url`](Self::socket_url), in the other form that PostgreSQL's programs take: names and values. It
+    /// goes where they take the name of a database.
     pub fn conninfo(&self, database: &str) -> String {
         let quote = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
         let folder = self.socket_folder().to_string_lossy().into_owned();
@@ -39,8 +39,8 @@ impl PgServer {
         command
     }
 
-    /// Runs SQL, or commands of psql, as the superuser; gives back rows as lines, columns parted by `|`, without the last
-    /// line break. Any error fails the test with the server's message.
+    /// Runs SQL, or commands of psql, as the superuser; gives back rows as lines, columns parted by `|`, without the
+    /// last line break. Any error fails the test with the server's message.
     #[track_caller]
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let mut command = self.client("psql", database);

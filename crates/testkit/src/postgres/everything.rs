@@ -29,11 +29,12 @@ const EXTENSION_SQL: &str = "
     SELECT pg_extension_config_dump('config_seq', '');";
 
 impl PgServer {
-    /// Makes the database `name` and fills it with everything, after [`prepare_for_everything`](Self::prepare_for_everything);
-    /// the first time also the roles and the tablespace. A name of at most 40 bytes keeps that of its subscription whole.
+    /// Makes the database `name` and fills it with everything, after
+    /// [`prepare_for_everything`](Self::prepare_for_everything); the first time also the roles and the tablespace. A
+    /// name of at most 40 bytes keeps that of its subscription whole.
     ///
-    /// An event trigger refuses further tables, views and indexes in it, as a restored one would come too early if it did
-    /// not come last; whoever adds some runs `ALTER EVENT TRIGGER z_no_more DISABLE` first.
+    /// An event trigger refuses further tables, views and indexes in it, as a restored one would come too early if it
+    /// did not come last; whoever adds some runs `ALTER EVENT TRIGGER z_no_more DISABLE` first.
     #[track_caller]
     pub fn load_everything(&self, name: &str) {
         self.prepare_for_everything();
@@ -64,8 +65,8 @@ impl PgServer {
 /// What makes two plain dumps differ, for people to read; empty when both tell the same.
 ///
 /// Two differences count for nothing, as they are none in content: the order of a table's columns (a restored child has
-/// columns of its parents first), and in which partition a row is, where partitions are told apart by hashes of an enum's
-/// object ids. pg_dump then loads through the parent, so several blocks of rows go into one table.
+/// columns of its parents first), and in which partition a row is, where partitions are told apart by hashes of an
+/// enum's object ids. pg_dump then loads through the parent, so several blocks of rows go into one table.
 pub fn differences(left: &str, right: &str) -> String {
     let (left, right) = (comparable(left), comparable(right));
     if left == right {

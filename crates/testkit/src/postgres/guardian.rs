@@ -1,9 +1,9 @@
 //! A shell between a test and its server, which ends the server when the test is over, however it ends.
 //!
 //! The shell holds the reading end of a pipe and waits on it. Only the test process holds the writing end, so the pipe
-//! closes when that process ends, also by `SIGKILL`; then the shell ends the server and removes its folder. The shell is
-//! in a process group of its own, so what kills a test's group leaves it alive for that. A signal tied to the death of
-//! the parent would not do: it comes when the thread ends that started the server.
+//! closes when that process ends, also by `SIGKILL`; then the shell ends the server and removes its folder. The shell
+//! is in a process group of its own, so what kills a test's group leaves it alive for that. A signal tied to the death
+//! of the parent would not do: it comes when the thread ends that started the server.
 
 use super::{pause, user};
 use rustix::process::{Pid, Signal, kill_process};
@@ -105,8 +105,8 @@ impl Guardian {
 
     /// Kills all processes of the server and waits until they have ended.
     pub(super) fn kill_all(self) {
-        // Stopped first, it starts no more of them while they are listed; and it is not reaped before its guardian ends,
-        // so its id is nobody else's.
+        // Stopped first, it starts no more of them while they are listed; and it is not reaped before its guardian
+        // ends, so its id is nobody else's.
         signal(self.server, Signal::STOP);
         let processes = self.processes();
         processes.iter().for_each(|&pid| signal(pid, Signal::KILL));

@@ -12,7 +12,7 @@ use std::process::Command;
 #[track_caller]
 pub(super) fn copy_to(version: Version, data: &Path) {
     let template = make(version);
-    finish(Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(template).arg(data), None);
+    finish(Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always", "--"]).arg(template).arg(data), None);
 }
 
 /// The template's folder, made when missing. Tests in other processes wait meanwhile.
@@ -31,13 +31,14 @@ fn make(version: Version) -> PathBuf {
     let lock = fs_err::File::create(parent.join("lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     if !template.is_dir() {
-        let scratch = user::temp_folder();
-        let fresh = scratch.join("data");
-        fs_err::write(scratch.join("password"), PASSWORD).unwrap();
-        user::give(&scratch.join("password"));
+        let scratch = tempfile::tempdir().unwrap();
+        user::give(scratch.path());
+        let (fresh, password) = (scratch.path().join("data"), scratch.path().join("password"));
+        fs_err::write(&password, PASSWORD).unwrap();
+        user::give(&password);
         let mut initdb = user::command(&version.bin("initdb"));
         initdb.args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=trust"]);
-        initdb.args(["--auth-host=scram-sha-256", "--username", SUPERUSER, "--pwfile"]).arg(scratch.join("password"));
+        initdb.args(["--auth-host=scram-sha-256", "--username", SUPERUSER, "--pwfile"]).arg(password);
         finish(initdb.arg("--pgdata").arg(&fresh), None);
         append_settings(&fresh, &SETTINGS);
         // The target folder may be on another file system than the temporary one; its last step is atomic.
@@ -45,7 +46,6 @@ fn make(version: Version) -> PathBuf {
         let _ = fs_err::remove_dir_all(&beside);
         finish(Command::new("cp").args(["-a", "--"]).arg(&fresh).arg(&beside), None);
         fs_err::rename(&beside, &template).unwrap();
-        fs_err::remove_dir_all(&scratch).unwrap();
     }
     template
 }

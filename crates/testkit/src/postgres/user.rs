@@ -1,4 +1,5 @@
-//! Whose the server's processes and files are: PostgreSQL does not run as root, so when tests do, another user is taken.
+//! Whose the server's processes and files are: PostgreSQL does not run as root, so when tests do, another user is
+//! taken.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

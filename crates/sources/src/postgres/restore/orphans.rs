@@ -65,7 +65,8 @@ pub(super) fn check(client: &mut Client, sessions: &Sessions, places: &[Place]) 
             sessions.check()?;
             let rows = client.query(&question).with_context(|| format!("check foreign key {name} of {child}"))?;
             if !rows.is_empty() {
-                let message = format!("rows of {child} refer to rows of {parent} that are not there (constraint {name})");
+                let message =
+                    format!("rows of {child} refer to rows of {parent} that are not there (constraint {name})");
                 return Err(Error::new(ErrorKind::Conflict, message)
                     .with_hint("restore the rows of both tables together, or into a database of their own"));
             }

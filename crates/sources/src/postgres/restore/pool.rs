@@ -310,8 +310,10 @@ mod tests {
             }
             Err(Error::invalid("interrupted"))
         };
-        let error =
-            run(&tasks, vec![(); 5], &Monitor::new(), work, || drop(interrupted.fetch_add(1, SeqCst))).unwrap_err();
+        let interrupt = || {
+            interrupted.fetch_add(1, SeqCst);
+        };
+        let error = run(&tasks, vec![(); 5], &Monitor::new(), work, interrupt).unwrap_err();
         assert_eq!((error.message(), interrupted.load(SeqCst), begun.load(SeqCst)), ("the fifth", 1, 5));
     }
 

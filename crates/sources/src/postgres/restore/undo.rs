@@ -69,7 +69,8 @@ fn statements(plan: &DatabaseRestorePlan) -> Vec<String> {
     let mut out: Vec<String> =
         new.into_iter().map(|schema| format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(schema))).collect();
     // Made for a new name, which the table gets last.
-    let promised = plan.rename.as_ref().and_then(|rename| rename.schema.as_ref()).filter(|schema| !had.contains(*schema));
+    let promised =
+        plan.rename.as_ref().and_then(|rename| rename.schema.as_ref()).filter(|schema| !had.contains(*schema));
     out.extend(promised.map(|schema| format!("DROP SCHEMA IF EXISTS {}", quote(schema))));
     for target in plan.plan.data.iter().filter(|target| old.contains(&&target.schema) && !target.is_sequence) {
         out.push(format!("DROP TABLE IF EXISTS {} CASCADE", quote_in(&target.schema, &target.name)));

@@ -59,10 +59,15 @@ pub(super) fn graph(plan: &DatabaseRestorePlan, loads: &[Load]) -> Graph {
     let sizes: HashMap<u32, u64> = tables.iter().map(|table| (table.oid, table.bytes())).collect();
     let by_id: HashMap<u32, usize> =
         plan.plan.post.iter().enumerate().map(|(at, step)| (step.id, before + at)).collect();
+    let mut last_acl = None;
     for (at, step) in plan.plan.post.iter().enumerate() {
         let task = before + at;
         let mut after: Vec<usize> = step.depends_on.iter().filter_map(|id| by_id.get(id)).copied().collect();
         after.extend(step.data.iter().filter_map(|oid| loads_of.get(oid)).flatten());
+        if step.what.starts_with("ACL ") || step.what.starts_with("DEFAULT ACL ") {
+            // Privileges in their old order: who grants one in another's name needs what was granted before.
+            after.extend(last_acl.replace(task));
+        }
         if at + 1 == plan.plan.post.len() {
             // What makes a table appear under its new name has nothing after it.
             after.extend(0..before);

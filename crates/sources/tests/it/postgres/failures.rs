@@ -64,7 +64,8 @@ fn a_worker_that_is_ended_fails_the_source() {
     let mut source = rows_of(&server, "postgres");
     source.options.slab_pages = 1000;
     let capture = capture_aside(source, gate.sink());
-    gate.wait_until_reached();
+    // The server has more to say than anybody takes.
+    server.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event = 'ClientWrite')");
     server.psql(
         "postgres",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lastgood' AND query LIKE 'COPY%'",

@@ -56,6 +56,8 @@ fn an_index_made_anew_meanwhile_stalls_nobody() {
     let gate = Gate::default();
     let capture = capture_aside(rows_of(&server, "postgres"), gate.sink());
     gate.wait_until_reached();
+    // A worker has planned its reading, for which it looks at all indexes.
+    server.wait_until("EXISTS (SELECT FROM pg_locks WHERE relation = 't_pkey'::regclass)");
     let mut indexer = server.client("postgres");
     let indexing = std::thread::spawn(move || indexer.batch("REINDEX INDEX t_pkey").unwrap());
     server.wait_until(&waits("REINDEX"));

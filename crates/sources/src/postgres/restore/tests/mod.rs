@@ -37,7 +37,9 @@ impl Saved {
     }
 
     pub(super) fn capture_with(server: &PgServer, database: &str, options: Options) -> Self {
-        let mut source = PostgresSource::new("db", info(server, database));
+        // pg_dumpall writes dates of roles in the style that a database sets for itself.
+        let url = format!("{}?options=-c%20DateStyle%3DISO", server.url(database));
+        let mut source = PostgresSource::new("db", Conninfo::parse(&url, &|_| None).unwrap());
         source.options = Options { bin: server.bin("pg_dump").parent().map(Into::into), ..options };
         let sink = MemorySink::new();
         source.capture(&sink, &Monitor::new()).unwrap();
@@ -55,10 +57,6 @@ impl Saved {
         assert!(text.contains(from), "{path} has no {from:?}:\n{text}");
         *file = text.replacen(from, to, 1).into_bytes();
         self
-    }
-
-    pub(super) fn path_ending(&self, end: &str) -> String {
-        self.files.keys().find(|path| path.ends_with(end)).unwrap().clone()
     }
 
     pub(super) fn on_read(&self, hook: impl FnMut(&str) -> Result<()> + Send + 'static) {
