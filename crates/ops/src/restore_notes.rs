@@ -117,14 +117,15 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
         ),
     };
     if has_schema {
-        let _ = writeln!(w, "    {create}\n    {psql} -f {here}/pre-data.sql");
+        let _ = writeln!(w, "    (set -e -o pipefail\n    {create}\n    {psql} -f {here}/pre-data.sql");
     } else {
-        let _ = writeln!(w, "    # Only rows were kept: the database and its tables must be there.");
+        let _ =
+            writeln!(w, "    (set -e -o pipefail  # Only rows were kept: the database and its tables must be there.");
     }
     if database.tables > 0 {
         let _ = writeln!(
             w,
-            "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} > /dev/null || break\n    done"
+            "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} > /dev/null\n    done"
         );
     }
     if database.large_objects.is_some_and(|objects| objects.objects > 0) {
@@ -137,8 +138,9 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
         let _ = writeln!(w, "    {psql} -f {here}/sequences.sql > /dev/null");
     }
     if has_schema {
-        let _ = writeln!(w, "    {psql} -f {here}/post-data.sql");
+        let _ = writeln!(w, "    {psql} -f {here}/post-data.sql > /dev/null");
     }
+    let _ = writeln!(w, "    ) && echo 'All of it is loaded.'");
     let _ = writeln!(
         w,
         "\n`{here}/tables.json` says of each table which folder in `data` it has, and how many rows that are.\n"

@@ -73,9 +73,9 @@ pub(super) fn some_of(names: &[String]) -> String {
 /// any database but for the parts that say otherwise. The password is to be set by hand: `\password` in `psql` sends it
 /// encrypted.
 ///
-/// From PostgreSQL 14 on `pg_read_all_data` reads every table, sequence and large object; before, each has to be granted,
-/// tables that are made later by their makers' default privileges, and large objects through the table of the system that
-/// holds them. Row-level security would hide rows from such a role, so it is told to be passed over.
+/// From PostgreSQL 14 on `pg_read_all_data` reads every table, sequence and large object, and the verifiers of passwords;
+/// before, each has to be granted, tables that are made later by their makers' default privileges, and large objects
+/// through the table of the system that holds them. Row-level security would hide rows from such a role, so it is told to be passed over.
 pub fn least_privilege_script(role: &str, databases: &[String]) -> String {
     let name = quote(role);
     let mut out = format!(
@@ -88,8 +88,9 @@ pub fn least_privilege_script(role: &str, databases: &[String]) -> String {
          \\if :has_read_all\n\
          GRANT pg_read_all_data TO {name};\n\
          \\endif\n\n\
-         -- Passwords of roles are read by superusers only: without them a recovery point has the roles, and their\n\
-         -- passwords are set anew after a restore.\n"
+         -- With it comes reading the verifiers of all roles' passwords, so guard its own as one of a superuser. Older\n\
+         -- servers show those to superusers only: roles are then kept without them, and they are set anew after a\n\
+         -- restore.\n"
     );
     for database in databases {
         let quoted = quote(database);

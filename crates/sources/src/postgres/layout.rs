@@ -160,11 +160,15 @@ impl TableRecord {
         quote_in(&self.schema, &self.name)
     }
 
-    /// The statement that takes in its rows.
+    /// The statement that takes in its rows, through the partitioned table above it where they must go that way.
     pub fn copy_from(&self) -> String {
         let columns = column_list(&self.columns);
         let encoding = self.encoding.as_deref().unwrap_or("UTF8");
-        format!("COPY {}{columns} FROM STDIN WITH (ENCODING '{encoding}');\n", self.sql_name())
+        let into = match &self.root {
+            Some((schema, name)) if self.load_through_root => quote_in(schema, name),
+            _ => self.sql_name(),
+        };
+        format!("COPY {into}{columns} FROM STDIN WITH (ENCODING '{encoding}');\n")
     }
 
     /// Length of all its parts.

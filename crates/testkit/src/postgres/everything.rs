@@ -64,10 +64,12 @@ impl PgServer {
 
 /// What makes two plain dumps differ, for people to read; empty when both tell the same.
 ///
-/// Two differences count for nothing, as they are none in content: the order of a table's columns (a restored child has
+/// Three differences count for nothing, as they are none in content: the order of a policy's roles (pg_dump tells them by
+/// their object ids, which are others on every server), the order of a table's columns (a restored child has
 /// columns of its parents first), and in which partition a row is, where partitions are told apart by hashes of an
 /// enum's object ids. pg_dump then loads through the parent, so several blocks of rows go into one table.
 pub fn differences(left: &str, right: &str) -> String {
+    let comparable = |dump: &str| comparable(dump).iter().map(|line| roles_in_order(line)).collect::<Vec<_>>();
     let (left, right) = (comparable(left), comparable(right));
     if left == right {
         return String::new();
@@ -87,6 +89,15 @@ pub fn differences(left: &str, right: &str) -> String {
     }
     found.truncate(60);
     found.join("\n")
+}
+
+fn roles_in_order(line: &str) -> String {
+    let of_policy = || line.starts_with("CREATE POLICY").then(|| line.split_once(" TO ")).flatten();
+    let Some((before, rest)) = of_policy() else { return line.to_owned() };
+    let end = rest.find(" USING (").or_else(|| rest.find(" WITH CHECK (")).unwrap_or(rest.len());
+    let mut roles: Vec<&str> = rest[..end].trim_end_matches(';').split(", ").collect();
+    roles.sort_unstable();
+    format!("{before} TO {}{}", roles.join(", "), &rest[end..])
 }
 
 /// The lines of a dump; rows with their columns in the order of the columns' names, behind all else, by table.

@@ -136,7 +136,10 @@ fn run_globals(
     {
         command.arg(format!("--database={database}"));
     }
-    let sql = child::run(command, env, is_cancelled, |out: &mut dyn Read| child::take_all(out, GLOBALS_BYTES_MAX))?;
+    // Until when a role is valid is told in whatever form the server shows dates in, which another need not understand.
+    let mut env = env.to_vec();
+    env.extend([("PGDATESTYLE", "ISO".to_owned()), ("PGTZ", "UTC".to_owned())]);
+    let sql = child::run(command, &env, is_cancelled, |out: &mut dyn Read| child::take_all(out, GLOBALS_BYTES_MAX))?;
     Ok(Globals { sql: without_restrict(&sql), has_passwords: with_passwords })
 }
 

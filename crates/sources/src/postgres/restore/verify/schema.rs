@@ -77,6 +77,9 @@ fn owner(entry: &Entry, options: &VerifyOptions) -> String {
 
 fn definition(entry: &Entry) -> String {
     let text = entry.definition().trim_end();
+    if entry.desc == "POLICY" {
+        return roles_in_order(text);
+    }
     if entry.desc != "TABLE" || !text.contains("\nINHERITS (") {
         return text.to_owned();
     }
@@ -84,6 +87,15 @@ fn definition(entry: &Entry) -> String {
     let mut lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches(',')).collect();
     lines.sort_unstable();
     lines.join("\n")
+}
+
+/// A policy's roles are told in the order of their OIDs, which are others on every server.
+fn roles_in_order(policy: &str) -> String {
+    let Some((before, rest)) = policy.split_once(" TO ") else { return policy.to_owned() };
+    let end = rest.find(" USING (").or_else(|| rest.find(" WITH CHECK (")).unwrap_or(rest.len());
+    let mut roles: Vec<&str> = rest[..end].trim_end_matches(';').split(", ").collect();
+    roles.sort_unstable();
+    format!("{before} TO {}{}", roles.join(", "), &rest[end..])
 }
 
 fn differences(
