@@ -128,6 +128,13 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
             "    for table in {here}/data/*/; do\n        (cat \"$table\"copy.sql \"$table\"*.copy; echo '\\.') | {psql} > /dev/null\n    done"
         );
     }
+    if database.long_rows > 0 {
+        // Rows that are too long for a text: each is a whole input of COPY in its binary format.
+        let _ = writeln!(
+            w,
+            "    for row in {here}/data/*/*.binary; do\n        statement=$(sed '$s/(ENCODING \\([^()]*\\));$/(FORMAT binary, ENCODING \\1);/' \"${{row%/*}}\"/copy.sql)\n        {psql} -c \"$statement\" < \"$row\"\n    done"
+        );
+    }
     if database.large_objects.is_some_and(|objects| objects.objects > 0) {
         let _ = writeln!(
             w,

@@ -239,7 +239,8 @@ impl Run<'_> {
                 record.parts = done.parts.remove(&at).unwrap_or_default();
                 if table.has_rows() {
                     let mut total = RowDigest::default();
-                    record.parts.iter().for_each(|part| total.add(&part.total));
+                    record.parts.iter().for_each(|part| total.add(&part.all_rows()));
+                    facts.long_rows += record.parts.iter().map(|part| part.long_rows.len() as u64).sum::<u64>();
                     record.total = Some(total);
                     facts.tables += 1;
                     facts.rows += total.rows;

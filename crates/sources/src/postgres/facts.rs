@@ -87,6 +87,9 @@ pub struct DatabaseFacts {
     pub rows: u64,
     /// Bytes of their rows, as kept.
     pub bytes: u64,
+    /// Those of them that have no text, and are kept in the binary format.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub long_rows: u64,
     /// Sequences.
     pub sequences: u64,
     /// Large objects, if there are any.
@@ -103,8 +106,8 @@ pub struct DatabaseFacts {
     pub remarks: Vec<String>,
 }
 
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Facts {

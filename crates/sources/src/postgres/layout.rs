@@ -74,6 +74,11 @@ pub fn slab_path(folder: &str, oid: u32, slab: u32) -> String {
     format!("{folder}/data/{oid}/{slab:08}.copy")
 }
 
+/// A row of that part which has no text, in the binary format.
+pub fn long_row_path(folder: &str, oid: u32, slab: u32, number: u32) -> String {
+    format!("{folder}/data/{oid}/{slab:08}-{number:04}.binary")
+}
+
 /// What a line of `tables.json` is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -145,13 +150,40 @@ pub struct Column {
 }
 
 /// A part of a table's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartRecord {
     /// Length of its file.
     pub bytes: u64,
-    /// Rows and digest of its rows.
+    /// Rows and digest of the rows in that file.
     #[serde(flatten)]
     pub total: RowDigest,
+    /// The rows that have no text, each with a file of its own; by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub long_rows: Vec<LongRow>,
+}
+
+/// A row that is too long for a text, kept in the binary format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongRow {
+    /// Length of its file.
+    pub bytes: u64,
+    /// One row, and its digest.
+    #[serde(flatten)]
+    pub total: RowDigest,
+}
+
+impl PartRecord {
+    /// Rows and digest of all its rows.
+    pub fn all_rows(&self) -> RowDigest {
+        let mut sum = self.total;
+        self.long_rows.iter().for_each(|row| sum.add(&row.total));
+        sum
+    }
+
+    /// Length of all its files.
+    pub fn all_bytes(&self) -> u64 {
+        self.bytes + self.long_rows.iter().map(|row| row.bytes).sum::<u64>()
+    }
 }
 
 impl TableRecord {
@@ -173,7 +205,7 @@ impl TableRecord {
 
     /// Length of all its parts.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        self.parts.iter().map(PartRecord::all_bytes).sum()
     }
 
     /// As a line, with its newline.
@@ -236,7 +268,7 @@ mod tests {
             kind: TableKind::Table,
             columns: vec![Column { name: "Id".into(), type_name: "integer".into() }],
             encoding: Some("UTF8".into()),
-            parts: vec![PartRecord { bytes: 4, total: RowDigest { rows: 2, digest: 1 } }],
+            parts: vec![PartRecord { bytes: 4, total: RowDigest { rows: 2, digest: 1 }, long_rows: Vec::new() }],
             total: Some(RowDigest { rows: 2, digest: 1 }),
             left_out: None,
             condition: None,

@@ -30,6 +30,7 @@ pub mod rows;
 mod scratch;
 pub mod script;
 mod secrets;
+mod selection;
 mod sequences;
 mod session;
 mod source;

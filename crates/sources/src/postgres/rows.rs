@@ -3,7 +3,8 @@
 //! For each row XXH3 with 128 bits and seed 0 (<https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>) of its
 //! line in COPY's text format without the newline; the sum of all of them modulo 2¹²⁸; beside it the number of rows. The
 //! order of rows does not matter, so parts of a table may be read at the same time and added up; a row that is there
-//! twice counts twice. In that format a newline always ends a row: within values it is written as `\n`.
+//! twice counts twice. In that format a newline always ends a row: within values it is written as `\n`. A row that has no
+//! text (see `selection`) is hashed in the binary format: the whole output of `COPY` with it alone.
 //!
 //! It finds mistakes, not attacks: what is stored is authenticated by the repository.
 
@@ -57,6 +58,8 @@ fn from_hex<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<u128, D:
 #[derive(Default)]
 pub struct RowHasher {
     total: RowDigest,
+    /// All that comes is one row, in the binary format.
+    is_one_row: bool,
     /// The beginning of a row whose end has not come yet.
     open: Option<Hasher>,
 }
@@ -73,8 +76,29 @@ impl RowHasher {
         Self::default()
     }
 
+    /// For one row that has no text: all that comes, an output of `COPY` in its binary format, is hashed as it is.
+    pub fn of_one_row() -> Self {
+        Self { is_one_row: true, open: Some(Hasher::new()), ..Self::default() }
+    }
+
+    /// The rows that have ended so far.
+    pub fn rows(&self) -> u64 {
+        self.total.rows
+    }
+
+    /// True when no row has begun that has not ended.
+    pub fn is_between_rows(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Takes in the next bytes, cut anywhere.
     pub fn update(&mut self, mut piece: &[u8]) {
+        if self.is_one_row {
+            if let Some(open) = &mut self.open {
+                open.write(piece);
+            }
+            return;
+        }
         if let Some(mut open) = self.open.take() {
             let Some(end) = memchr(b'\n', piece) else {
                 open.write(piece);
@@ -98,8 +122,12 @@ impl RowHasher {
     }
 
     /// The digest of all rows. Fails when the last one has no end.
-    pub fn finish(self) -> Result<RowDigest> {
+    pub fn finish(mut self) -> Result<RowDigest> {
         match self.open {
+            Some(open) if self.is_one_row => {
+                self.total.row(open.finish_128());
+                Ok(self.total)
+            }
             None => Ok(self.total),
             Some(_) => Err(Error::corrupt(format!("the row after {} rows ends without a newline", self.total.rows))),
         }

@@ -1,6 +1,8 @@
 //! Writing a capture's streams: rows as they come from the server, and files that we make ourselves.
 
+use super::layout::PartRecord;
 use super::rows::{RowDigest, RowHasher};
+use super::selection::{self, Selection, Take};
 use super::session::Stop;
 use super::wire::{Client, CopyRead};
 use lastgood_model::source::{Chunking, Sink, StreamSpec, StreamWriter, Verdict};
@@ -33,15 +35,36 @@ impl Streams<'_> {
         })
     }
 
-    /// Copies what `sql`, a `COPY … TO STDOUT`, gives into a file, never more than a piece of it at a time. It is
-    /// finished only when the server has said that the statement succeeded and how many rows it gave.
+    /// Reads the rows of a selection into files, never more than a piece of them at a time: those that have a text to
+    /// `path`, the others each to where `long_path` says. A file is finished only when the server has said that the
+    /// statement succeeded and how many rows it gave.
+    pub(super) fn rows(
+        &self,
+        client: &mut Client,
+        rows: &Selection<'_>,
+        path: String,
+        long_path: &dyn Fn(u32) -> String,
+    ) -> Result<PartRecord> {
+        let mut files = RowFiles { streams: self, writer: self.open(path)?, number: None, long_path, done: Vec::new() };
+        let part = selection::read(client, rows, &mut files)?;
+        let RowFiles { writer, mut done, .. } = files;
+        done.push(writer);
+        let expected =
+            std::iter::once((part.bytes, part.total)).chain(part.long_rows.iter().map(|r| (r.bytes, r.total)));
+        for (writer, (bytes, total)) in done.into_iter().zip(expected) {
+            finish(writer, bytes, said(&total))?;
+        }
+        Ok(part)
+    }
+
+    /// Copies what `sql`, a `COPY … TO STDOUT` in the text format, gives into a file, likewise.
     pub(super) fn copy(&self, client: &mut Client, sql: &str, path: String) -> Result<(u64, RowDigest)> {
         let mut copy = client.copy_out(sql)?;
         let mut writer = self.open(path)?;
         let mut hasher = RowHasher::new();
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         let mut bytes = 0;
-        let said = loop {
+        let told = loop {
             piece.clear();
             let read = copy.read(&mut piece, PIECE_BYTES)?;
             bytes += piece.len() as u64;
@@ -55,12 +78,11 @@ impl Streams<'_> {
             }
         };
         let total = hasher.finish()?;
-        if said != Some(total.rows) {
-            let said = said.map_or_else(|| "no number of".to_owned(), |rows| rows.to_string());
-            return Err(Error::corrupt(format!("the server tells of {said} rows, {} arrived", total.rows)));
+        if told != Some(total.rows) {
+            let told = told.map_or_else(|| "no number of".to_owned(), |rows| rows.to_string());
+            return Err(Error::corrupt(format!("the server tells of {told} rows, {} arrived", total.rows)));
         }
-        let evidence = format!("the server said COPY {}, and as many rows arrived", total.rows);
-        finish(writer, bytes, evidence)?;
+        finish(writer, bytes, said(&total))?;
         Ok((bytes, total))
     }
 
@@ -76,6 +98,39 @@ impl Streams<'_> {
         let FileWriter { writer, bytes, .. } = file;
         finish(writer, bytes, "made whole".to_owned())?;
         Ok(result)
+    }
+}
+
+fn said(total: &RowDigest) -> String {
+    format!("the server said COPY {}, and as many rows arrived", total.rows)
+}
+
+/// The files of rows while they are written.
+struct RowFiles<'a> {
+    streams: &'a Streams<'a>,
+    /// The one that is open.
+    writer: Box<dyn StreamWriter>,
+    /// Which row it holds, if not the text.
+    number: Option<u32>,
+    long_path: &'a dyn Fn(u32) -> String,
+    /// Those before it, in order. They are finished when all has been read.
+    done: Vec<Box<dyn StreamWriter>>,
+}
+
+impl Take for RowFiles<'_> {
+    fn text(&mut self, piece: &[u8]) -> Result<()> {
+        self.streams.stop.check()?;
+        self.writer.write(piece)
+    }
+
+    fn binary(&mut self, number: u32, piece: &[u8]) -> Result<()> {
+        self.streams.stop.check()?;
+        if self.number != Some(number) {
+            self.number = Some(number);
+            let next = self.streams.open((self.long_path)(number))?;
+            self.done.push(std::mem::replace(&mut self.writer, next));
+        }
+        self.writer.write(piece)
     }
 }
 

@@ -8,8 +8,9 @@
 use super::capture::Table;
 use super::conninfo::Conninfo;
 use super::large_objects::{self, LargeObjects};
-use super::layout::{self, PartRecord, column_list};
+use super::layout::{self, PartRecord};
 use super::parts::{self, Slab};
+use super::selection::Selection;
 use super::session::{self, READER_SETTINGS, Snapshot, Stop};
 use super::sql::quote_in;
 use super::stream::Streams;
@@ -213,8 +214,9 @@ impl Job<'_> {
                     self.streams.file(path, |file| file.put(statement.as_bytes()))?;
                 }
                 let path = layout::slab_path(self.folder, oid, slab.number);
-                let (bytes, total) = self.streams.copy(client, &self.copy_to(table, slab), path)?;
-                Ok(Event::Part(table, slab.number, PartRecord { bytes, total }))
+                let long_path = |number| layout::long_row_path(self.folder, oid, slab.number, number);
+                let part = self.streams.rows(client, &self.selection(table, slab), path, &long_path)?;
+                Ok(Event::Part(table, slab.number, part))
             }
             Task::LargeObjects => {
                 let path = |file| layout::in_database(self.folder, file);
@@ -225,17 +227,17 @@ impl Job<'_> {
         }
     }
 
-    fn copy_to(&self, table: usize, slab: Slab) -> String {
-        let Table { relation, columns, .. } = &self.tables[table];
-        let name = self.table_name(table);
-        let options = format!("TO STDOUT WITH (ENCODING '{}')", self.encoding);
-        let condition = match (slab.range.condition(), &relation.condition) {
-            (None, None) => return format!("COPY {name}{} {options}", column_list(columns)),
-            (Some(pages), _) => format!("WHERE {pages}"),
-            (None, Some(condition)) => condition.clone(),
-        };
-        let columns: Vec<String> = columns.iter().map(|column| super::sql::quote(&column.name)).collect();
-        format!("COPY (SELECT {} FROM ONLY {name} {condition}) {options}", columns.join(", "))
+    fn selection(&self, table: usize, slab: Slab) -> Selection<'_> {
+        let Table { relation, columns, size, .. } = &self.tables[table];
+        Selection {
+            table: self.table_name(table),
+            columns,
+            encoding: self.encoding,
+            range: slab.range,
+            condition: relation.condition.as_deref(),
+            is_heap: relation.is_heap,
+            bytes: size.bytes,
+        }
     }
 
     fn explain(&self, error: Error, task: Task) -> Error {

@@ -4,7 +4,7 @@
 //! frozen: nobody has to visit them again. That takes one connection a table. Where this would leave the others idle, as
 //! one table is most of all there is, its parts are loaded by several, without freezing.
 
-use super::super::layout::{PartRecord, TableKind, TableRecord, column_list, slab_path};
+use super::super::layout::{TableKind, TableRecord, column_list, long_row_path, slab_path};
 use super::super::rows::{RowDigest, RowHasher};
 use super::super::sql::quote_in;
 use super::super::wire::Client;
@@ -35,15 +35,31 @@ pub(super) struct Load {
     pub(super) what: String,
     /// The table to empty before, where rows can be frozen.
     truncate: Option<String>,
-    copy: String,
-    /// Files and what they must hold.
-    parts: Vec<(String, PartRecord)>,
+    copy: Copy,
+    parts: Vec<Part>,
+}
+
+/// The statements that take in rows.
+#[derive(Clone, Debug)]
+struct Copy {
+    text: String,
+    binary: String,
+}
+
+/// A file, and what it must hold.
+#[derive(Clone, Debug)]
+struct Part {
+    path: String,
+    bytes: u64,
+    total: RowDigest,
+    /// One row that has no text.
+    is_binary: bool,
 }
 
 impl Load {
     /// Length of all it loads.
     pub(super) fn bytes(&self) -> u64 {
-        self.parts.iter().map(|(_, part)| part.bytes).sum()
+        self.parts.iter().map(|part| part.bytes).sum()
     }
 }
 
@@ -55,14 +71,14 @@ pub(super) fn divide(folder: &str, tables: &[TableRecord], places: &[Place], job
     for place in places {
         let table = &tables[place.table];
         check_parts(table)?;
-        let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        let parts = table.parts.iter().enumerate().filter(|(_, part)| part.bytes > 0 || part.total.rows > 0);
-        let parts: Vec<_> = parts.map(|(at, part)| (slab_path(folder, table.oid, number(at)), *part)).collect();
+        let parts = parts(folder, table);
         let (schema, name) = destination(table, place);
         let target = quote_in(schema, name);
         let encoding = table.encoding.as_deref().unwrap_or("UTF8");
-        let copy = |freeze: &str| {
-            format!("COPY {target}{} FROM STDIN WITH ({freeze}ENCODING '{encoding}')", column_list(&table.columns))
+        let columns = column_list(&table.columns);
+        let copy = |freeze: &str| Copy {
+            text: format!("COPY {target}{columns} FROM STDIN WITH ({freeze}ENCODING '{encoding}')"),
+            binary: format!("COPY {target}{columns} FROM STDIN WITH ({freeze}FORMAT binary, ENCODING '{encoding}')"),
         };
         let shown = format!("{}.{}", place.schema, place.name);
         let is_freezable = place.is_new
@@ -92,6 +108,26 @@ pub(super) fn divide(folder: &str, tables: &[TableRecord], places: &[Place], job
     Ok(out)
 }
 
+/// The files of a table that hold something.
+fn parts(folder: &str, table: &TableRecord) -> Vec<Part> {
+    let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    let mut out = Vec::with_capacity(table.parts.len());
+    for (slab, part) in table.parts.iter().enumerate() {
+        let slab = number(slab);
+        if part.bytes > 0 || part.total.rows > 0 {
+            let path = slab_path(folder, table.oid, slab);
+            out.push(Part { path, bytes: part.bytes, total: part.total, is_binary: false });
+        }
+        out.extend(part.long_rows.iter().enumerate().map(|(at, row)| Part {
+            path: long_row_path(folder, table.oid, slab, number(at)),
+            bytes: row.bytes,
+            total: row.total,
+            is_binary: true,
+        }));
+    }
+    out
+}
+
 /// Where rows are sent: the table itself, or the partitioned table above it.
 fn destination<'a>(table: &'a TableRecord, place: &'a Place) -> (&'a str, &'a str) {
     match table.root.as_ref().filter(|_| table.load_through_root) {
@@ -104,7 +140,7 @@ fn destination<'a>(table: &'a TableRecord, place: &'a Place) -> (&'a str, &'a st
 
 fn check_parts(table: &TableRecord) -> Result<()> {
     let mut sum = RowDigest::default();
-    table.parts.iter().for_each(|part| sum.add(&part.total));
+    table.parts.iter().for_each(|part| sum.add(&part.all_rows()));
     match table.total {
         Some(total) if total != sum => {
             let message = format!("tables.json: the parts of {} are not its total", table.sql_name());
@@ -126,8 +162,8 @@ pub(super) fn run(
     if let Some(table) = &load.truncate {
         client.batch(&format!("BEGIN; TRUNCATE ONLY {table}")).with_context(act)?;
     }
-    for (path, part) in &load.parts {
-        copy_part(client, sessions, files, load, (path, part), monitor).with_context(act)?;
+    for part in &load.parts {
+        copy_part(client, sessions, files, load, part, monitor).with_context(act)?;
     }
     if load.truncate.is_some() {
         client.batch("COMMIT").with_context(act)?;
@@ -141,12 +177,13 @@ fn copy_part(
     sessions: &Sessions,
     files: &dyn SavedFiles,
     load: &Load,
-    (path, part): (&str, &PartRecord),
+    part: &Part,
     monitor: &Monitor,
 ) -> Result<()> {
+    let Part { path, is_binary, .. } = part;
     let mut reader = files.open(path.as_bytes())?;
-    let mut copy = client.copy_in(&load.copy)?;
-    let mut hasher = RowHasher::new();
+    let mut copy = client.copy_in(if *is_binary { &load.copy.binary } else { &load.copy.text })?;
+    let mut hasher = if *is_binary { RowHasher::of_one_row() } else { RowHasher::new() };
     let mut piece = Vec::new();
     let mut bytes = 0;
     while reader.read(&mut piece)? {
@@ -179,10 +216,12 @@ fn copy_part(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::layout::{LongRow, PartRecord};
     use super::*;
 
     fn table(oid: u32, parts: &[u64]) -> TableRecord {
-        let part = |bytes: &u64| PartRecord { bytes: *bytes, total: RowDigest { rows: *bytes, digest: 1 } };
+        let total = |bytes: &u64| RowDigest { rows: *bytes, digest: 1 };
+        let part = |bytes: &u64| PartRecord { bytes: *bytes, total: total(bytes), long_rows: Vec::new() };
         let mut record = TableRecord::from_line(
             format!("{{\"oid\":{oid},\"schema\":\"s\",\"name\":\"t{oid}\",\"kind\":\"table\",\"encoding\":\"UTF8\"}}")
                 .as_bytes(),
@@ -211,9 +250,9 @@ mod tests {
         let loads = divide("f", &tables, &places(&tables), 2).unwrap();
         let what: Vec<&str> = loads.iter().map(|load| load.what.as_str()).collect();
         assert_eq!(what, ["rows of s.t1, part 1", "rows of s.t1, part 2", "rows of s.t1, part 3", "rows of s.t2"]);
-        assert!(loads[..3].iter().all(|load| load.truncate.is_none() && !load.copy.contains("FREEZE")));
+        assert!(loads[..3].iter().all(|load| load.truncate.is_none() && !load.copy.text.contains("FREEZE")));
         assert_eq!(loads[3].truncate.as_deref(), Some("\"s\".\"t2\""));
-        assert!(loads[3].copy.contains("FREEZE") && loads[3].parts[2].0 == "f/data/2/00000002.copy");
+        assert!(loads[3].copy.text.contains("FREEZE") && loads[3].parts[2].path == "f/data/2/00000002.copy");
         assert_eq!(loads[3].bytes(), 60 * MIB);
         let alone = divide("f", &tables, &places(&tables), 1).unwrap();
         assert_eq!(alone.len(), 2);
@@ -229,11 +268,24 @@ mod tests {
         let mut places = places(&tables);
         places[2].is_new = false;
         let loads = divide("f", &tables, &places, 2).unwrap();
-        assert!(loads.iter().all(|load| load.truncate.is_none() && !load.copy.contains("FREEZE")));
-        assert!(loads[1].copy.starts_with("COPY \"s\".\"root\" FROM"));
+        assert!(loads.iter().all(|load| load.truncate.is_none() && !load.copy.text.contains("FREEZE")));
+        assert!(loads[1].copy.text.starts_with("COPY \"s\".\"root\" FROM"));
         places[1].schema = "scratch".into();
         let loads = divide("f", &tables, &places, 2).unwrap();
-        assert!(loads[1].copy.starts_with("COPY \"scratch\".\"root\" FROM"));
+        assert!(loads[1].copy.text.starts_with("COPY \"scratch\".\"root\" FROM"));
+    }
+
+    #[test]
+    fn rows_without_a_text_follow_their_part() {
+        let mut tables = [table(1, &[9, 0])];
+        let row = LongRow { bytes: 7, total: RowDigest { rows: 1, digest: 5 } };
+        (tables[0].parts[1].total, tables[0].parts[1].long_rows) = (RowDigest::default(), vec![row]);
+        tables[0].total = Some(RowDigest { rows: 10, digest: 6 });
+        let loads = divide("f", &tables, &places(&tables), 1).unwrap();
+        let paths: Vec<_> = loads[0].parts.iter().map(|part| (part.path.as_str(), part.is_binary)).collect();
+        assert_eq!(paths, [("f/data/1/00000000.copy", false), ("f/data/1/00000001-0000.binary", true)]);
+        assert_eq!(loads[0].copy.binary, "COPY \"s\".\"t1\" FROM STDIN WITH (FREEZE, FORMAT binary, ENCODING 'UTF8')");
+        assert_eq!(loads[0].bytes(), 16);
     }
 
     #[test]

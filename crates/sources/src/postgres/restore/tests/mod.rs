@@ -6,6 +6,7 @@ mod refusals;
 mod whole;
 
 use super::super::conninfo::Conninfo;
+use super::super::layout::{TABLES, TableRecord};
 use super::super::{Options, PostgresSource};
 use super::{DatabaseRestoreReport, RestoreOptions, VerifyOptions, plan, verify};
 use lastgood_model::saved::{SavedFiles, SavedReader};
@@ -48,6 +49,13 @@ impl Saved {
             (path, content)
         });
         Self { files: files.collect(), ..Self::default() }
+    }
+
+    /// What was kept of the table of this name, in the only database.
+    pub(super) fn table(&self, name: &str) -> TableRecord {
+        let lines = self.files.iter().find(|(path, _)| path.ends_with(TABLES)).unwrap().1;
+        let mut records = lines.split_inclusive(|byte| *byte == b'\n').map(|line| TableRecord::from_line(line).unwrap());
+        records.find(|record| record.name == name).unwrap()
     }
 
     /// The same with text exchanged in a file; it must be there.

@@ -1,35 +1,34 @@
 //! Rows of tables, read back with the text they were saved in. A large table is read in ranges of its pages, by several
 //! at once; the order of rows does not matter to a digest.
 
-use super::super::super::layout::{Column, TableKind, TableRecord, column_list};
-use super::super::super::parts::{Range, slabs};
-use super::super::super::rows::{RowDigest, RowHasher};
+use super::super::super::layout::TableRecord;
+use super::super::super::parts::slabs;
+use super::super::super::rows::RowDigest;
+use super::super::super::selection::{self, Selection, Take};
 use super::super::super::session as reading;
-use super::super::super::sql::{literal, quote, quote_in};
-use super::super::super::wire::{Client, CopyRead};
+use super::super::super::sql::{literal, quote_in};
+use super::super::super::wire::Client;
 use super::super::planning::shown;
 use super::super::pool::Task;
 use super::super::saved::SavedDatabase;
 use super::super::session::Sessions;
 use super::{Mismatch, VerifyReport};
-use lastgood_model::{Context, Error, Monitor, Result};
+use lastgood_model::{Context, Monitor, Result};
 use std::collections::{BTreeMap, HashMap};
 
 /// Pages of a range: 256 MiB.
 const RANGE_PAGES: u64 = 32_768;
 /// The first server that finds a range of pages without reading all.
 const RANGES_FROM: u32 = 140_000;
-/// Taken from the server at a time.
-const PIECE_BYTES: usize = 256 * 1024;
 /// Tables asked for in one statement.
 const BATCH: usize = 500;
 
 /// A range of one table's rows.
-pub(super) struct Reading {
+pub(super) struct Reading<'a> {
     /// The table's index in what was saved.
     table: usize,
     what: String,
-    copy: String,
+    rows: Selection<'a>,
     weight: u64,
 }
 
@@ -39,7 +38,7 @@ pub(super) struct Read {
     pub(super) bytes: u64,
 }
 
-impl Reading {
+impl Reading<'_> {
     pub(super) fn task(&self) -> Task {
         Task { weight: self.weight, ..Task::default() }
     }
@@ -52,26 +51,26 @@ impl Reading {
         // The same values as text as in a capture.
         client.batch(&reading::settings(client.server_version()))?;
         client.batch(reading::READER_SETTINGS)?;
-        let mut copy = client.copy_out(&self.copy)?;
-        let mut hasher = RowHasher::new();
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
-        let mut bytes = 0;
-        let said = loop {
-            piece.clear();
-            let read = copy.read(&mut piece, PIECE_BYTES)?;
-            hasher.update(&piece);
-            bytes += piece.len() as u64;
-            monitor.add(|counters| &counters.bytes_read, piece.len() as u64);
-            sessions.check()?;
-            if let CopyRead::End { rows } = read {
-                break rows;
-            }
-        };
-        let total = hasher.finish()?;
-        if said != Some(total.rows) {
-            return Err(Error::corrupt(format!("the server tells of {said:?} rows, {} arrived", total.rows)));
-        }
-        Ok(Read { total, bytes })
+        let mut passing = Passing { sessions, monitor };
+        let part = selection::read(client, &self.rows, &mut passing)?;
+        Ok(Read { total: part.all_rows(), bytes: part.all_bytes() })
+    }
+}
+
+/// Rows that only pass.
+struct Passing<'a> {
+    sessions: &'a Sessions,
+    monitor: &'a Monitor,
+}
+
+impl Take for Passing<'_> {
+    fn text(&mut self, piece: &[u8]) -> Result<()> {
+        self.monitor.add(|counters| &counters.bytes_read, piece.len() as u64);
+        self.sessions.check()
+    }
+
+    fn binary(&mut self, _number: u32, piece: &[u8]) -> Result<()> {
+        self.text(piece)
     }
 }
 
@@ -79,11 +78,15 @@ impl Reading {
 struct Found {
     pages: u64,
     bytes: u64,
-    can_be_cut: bool,
+    is_heap: bool,
 }
 
 /// What has to be read; tables that are not there, or have other columns, are told at once.
-pub(super) fn readings(client: &mut Client, saved: &SavedDatabase, report: &mut VerifyReport) -> Result<Vec<Reading>> {
+pub(super) fn readings<'a>(
+    client: &mut Client,
+    saved: &'a SavedDatabase,
+    report: &mut VerifyReport,
+) -> Result<Vec<Reading<'a>>> {
     let tables: Vec<(usize, &TableRecord)> =
         saved.tables.iter().enumerate().filter(|(_, table)| table.total.is_some()).collect();
     let found = look(client, &tables).context("look at tables")?;
@@ -100,32 +103,25 @@ pub(super) fn readings(client: &mut Client, saved: &SavedDatabase, report: &mut 
             });
             continue;
         };
-        let cuts = there.can_be_cut && client.server_version() >= RANGES_FROM && table.condition.is_none();
+        let cuts = there.is_heap && client.server_version() >= RANGES_FROM && table.condition.is_none();
         let ranges = slabs(if cuts { there.pages } else { 0 }, RANGE_PAGES);
         let share = there.bytes / ranges.len().max(1) as u64;
         out.extend(ranges.into_iter().map(|slab| Reading {
             table: index,
             what: format!("rows of {name}"),
-            copy: copy_out(table, slab.range),
+            rows: Selection {
+                table: quote_in(&table.schema, &table.name),
+                columns: &table.columns,
+                encoding: table.encoding.as_deref().unwrap_or("UTF8"),
+                range: slab.range,
+                condition: table.condition.as_deref(),
+                is_heap: there.is_heap,
+                bytes: there.bytes,
+            },
             weight: share,
         }));
     }
     Ok(out)
-}
-
-fn copy_out(table: &TableRecord, range: Range) -> String {
-    let name = quote_in(&table.schema, &table.name);
-    let options = format!("TO STDOUT WITH (ENCODING '{}')", table.encoding.as_deref().unwrap_or("UTF8"));
-    let condition = match (&table.condition, range.condition()) {
-        (None, None) if table.kind == TableKind::Table => {
-            return format!("COPY {name}{} {options}", column_list(&table.columns));
-        }
-        (None, None) => String::new(),
-        (Some(condition), _) => condition.clone(),
-        (None, Some(range)) => format!("WHERE {range}"),
-    };
-    let columns: Vec<String> = table.columns.iter().map(|Column { name, .. }| quote(name)).collect();
-    format!("COPY (SELECT {} FROM ONLY {name} {condition}) {options}", columns.join(", "))
 }
 
 fn look(client: &mut Client, tables: &[(usize, &TableRecord)]) -> Result<HashMap<usize, Found>> {
@@ -143,7 +139,7 @@ fn look(client: &mut Client, tables: &[(usize, &TableRecord)]) -> Result<HashMap
         );
         client.for_each_row(&sql, |row| {
             if let Some((index, _)) = batch.get(row.parse::<usize>(0)?.wrapping_sub(1)) {
-                let found = Found { pages: row.parse(1)?, bytes: row.parse(2)?, can_be_cut: row.is_true(3)? };
+                let found = Found { pages: row.parse(1)?, bytes: row.parse(2)?, is_heap: row.is_true(3)? };
                 out.insert(*index, found);
             }
             Ok(())
@@ -156,7 +152,7 @@ fn look(client: &mut Client, tables: &[(usize, &TableRecord)]) -> Result<HashMap
 /// which of its partitions a row is, may differ.
 pub(super) fn compare(
     saved: &SavedDatabase,
-    readings: &[Reading],
+    readings: &[Reading<'_>],
     totals: &[(usize, RowDigest)],
     report: &mut VerifyReport,
 ) {
