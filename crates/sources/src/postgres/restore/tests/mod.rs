@@ -54,7 +54,8 @@ impl Saved {
     /// What was kept of the table of this name, in the only database.
     pub(super) fn table(&self, name: &str) -> TableRecord {
         let lines = self.files.iter().find(|(path, _)| path.ends_with(TABLES)).unwrap().1;
-        let mut records = lines.split_inclusive(|byte| *byte == b'\n').map(|line| TableRecord::from_line(line).unwrap());
+        let mut records =
+            lines.split_inclusive(|byte| *byte == b'\n').map(|line| TableRecord::from_line(line).unwrap());
         records.find(|record| record.name == name).unwrap()
     }
 
