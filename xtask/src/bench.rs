@@ -1,4 +1,5 @@
-//! lastgood beside restic and beside the limit: what the plain tools of the system need for the same work.
+//! lastgood beside its peers, restic and PostgreSQL's own programs, and beside the limit: what the plain tools of the
+//! system need for the same work.
 //!
 //! Everything compared is measured in one run on one machine, as whole processes, in turns (A B C A B C), with the file
 //! cache warm and the disk's queue empty at the start of each. Ratios of medians are what counts; seconds belong to the
@@ -9,6 +10,7 @@ mod files;
 mod large;
 mod many;
 mod measure;
+mod postgres;
 mod report;
 mod sqlite;
 
@@ -35,6 +37,13 @@ pub(crate) struct Options {
     /// With `files`: also two million small files, for memory alone. Takes 10 GB and some minutes.
     #[arg(long)]
     many: bool,
+    /// With `postgres`: how many megabytes of rows, as COPY writes them. A second database with half of that in one
+    /// table is made beside it; the disk needs about ten times as much.
+    #[arg(long, default_value_t = 2200)]
+    size_mb: u64,
+    /// With `postgres`: also every way of cutting rows into blobs, with 1 % of the rows changed.
+    #[arg(long)]
+    chunks: bool,
     /// Write the table into this file, between `<!-- bench:… -->` and `<!-- /bench:… -->`.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -57,6 +66,8 @@ enum What {
     Large,
     /// An SQLite database.
     Sqlite,
+    /// PostgreSQL databases.
+    Postgres,
     /// Two million small files.
     Many,
 }
@@ -93,6 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         What::Large => tables.push(large::measure(&bench)?),
         What::Sqlite => tables.push(sqlite::measure(&bench)?),
+        What::Postgres => tables.extend(postgres::measure(&bench)?),
         What::Many => tables.push(many::measure(&bench)?),
     }
     let machine = report::machine(&bench)?;

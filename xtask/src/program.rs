@@ -22,6 +22,8 @@ pub(crate) enum Source {
     Files { name: &'static str, paths: Vec<PathBuf> },
     /// A database.
     Sqlite { name: &'static str, path: PathBuf },
+    /// A database of a PostgreSQL server; `bin` is the folder of PostgreSQL's programs, `chunk` how rows are cut.
+    Postgres { name: &'static str, url: String, bin: PathBuf, chunk: &'static str },
 }
 
 /// The program with one config.
@@ -62,6 +64,13 @@ impl Lastgood {
                     table.insert("path".into(), text(path)?.into());
                     name
                 }
+                Source::Postgres { name, url, bin, chunk } => {
+                    table.insert("kind".into(), "postgres".into());
+                    table.insert("url".into(), url.clone().into());
+                    table.insert("bin".into(), text(bin)?.into());
+                    table.insert("chunk".into(), (*chunk).into());
+                    name
+                }
             };
             tables.insert((*name).to_owned(), table.into());
         }
@@ -100,6 +109,13 @@ impl Lastgood {
     pub(crate) fn restore(&self, snapshot: &str, to: &Path) -> Vec<OsString> {
         let mut words = self.words(&["restore", snapshot, "--to"]);
         words.push(to.into());
+        words
+    }
+
+    /// Restores one source of a recovery point into the database of a URL, with more flags.
+    pub(crate) fn restore_to_server(&self, snapshot: &str, source: &str, url: &str, more: &[&str]) -> Vec<OsString> {
+        let mut words = self.words(&["restore", snapshot, "--source", source, "--to", url]);
+        words.extend(more.iter().map(OsString::from));
         words
     }
 

@@ -97,7 +97,14 @@ impl PgServer {
     /// As [`start`](Self::start), with settings that take effect from the beginning, such as `wal_level`.
     #[track_caller]
     pub fn start_with(version: Version, settings: &[(&str, &str)]) -> Self {
-        let mut server = Self::unmade(version);
+        Self::start_in(&std::env::temp_dir(), version, settings)
+    }
+
+    /// The same with its folder made in `parent`, which the server's user must be able to enter and whose path must be
+    /// short, at most some 70 bytes: for measurements, which care for the disk.
+    #[track_caller]
+    pub fn start_in(parent: &Path, version: Version, settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::unmade(version, parent);
         template::copy_to(version, &server.data());
         settings.iter().for_each(|(name, value)| server.write_setting(name, value));
         server.run_on_free_port();
@@ -107,7 +114,7 @@ impl PgServer {
     /// A standby that follows this server by streaming, made by `pg_basebackup`; it takes read-only connections.
     #[track_caller]
     pub fn standby(&self) -> Self {
-        let mut standby = Self::unmade(self.version);
+        let mut standby = Self::unmade(self.version, &std::env::temp_dir());
         let mut command = user::command(&self.bin("pg_basebackup"));
         command.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--pgdata"]);
         command.arg(standby.data()).arg("--dbname").arg(self.conninfo("postgres"));
@@ -118,8 +125,8 @@ impl PgServer {
 
     /// With a folder, which is removed with the value, and nothing in it.
     #[track_caller]
-    fn unmade(version: Version) -> Self {
-        Self { version, folder: user::temp_folder(), port: 0, guardian: None }
+    fn unmade(version: Version, parent: &Path) -> Self {
+        Self { version, folder: user::temp_folder(parent), port: 0, guardian: None }
     }
 
     /// Waits until this standby has replayed all that `primary` has written by now.

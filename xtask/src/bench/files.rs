@@ -1,7 +1,7 @@
 //! A tree of many files: first, unchanged, read again, restored, verified.
 
 use super::measure::{Job, Samples, bytes_of, measure as time, median, prepare, remove};
-use super::report::{Row, Table};
+use super::report::{PEAK_BYTES_MAX, Row, Table};
 use super::{Bench, corpus};
 use crate::program::{Lastgood, Source};
 use anyhow::{Context, Result, bail};
@@ -119,7 +119,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
     );
     let notes =
         vec!["What lastgood restored was compared with the original, entry by entry, in the first run.".to_owned()];
-    Ok(Table { name: "files", subject, rows, notes })
+    Ok(Table { name: "files", subject, rows, notes, peak_bytes_max: PEAK_BYTES_MAX })
 }
 
 /// A measurement of a restore that restores something else is worth nothing.

@@ -1,7 +1,7 @@
 //! One large file: a tar archive of the tree, as real content in one piece.
 
 use super::measure::{Job, Samples, bytes_of, measure as time, median, prepare};
-use super::report::{Row, Table};
+use super::report::{PEAK_BYTES_MAX, Row, Table};
 use super::{Bench, corpus};
 use crate::program::{Lastgood, Source};
 use anyhow::{Context, Result};
@@ -63,5 +63,5 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
     ];
     let subject =
         format!("One file of {:.2} GB, the begin of a tar archive of the tree.", bytes_of(&file)? as f64 / 1e9);
-    Ok(Table { name: "large", subject, rows, notes: Vec::new() })
+    Ok(Table { name: "large", subject, rows, notes: Vec::new(), peak_bytes_max: PEAK_BYTES_MAX })
 }

@@ -2,7 +2,7 @@
 
 use super::Bench;
 use super::measure::{Samples, measure as time, prepare, remove};
-use super::report::{Row, Table};
+use super::report::{PEAK_BYTES_MAX, Row, Table};
 use crate::program::{Lastgood, Source};
 use anyhow::Result;
 use lastgood_testkit::rng::Rng;
@@ -40,7 +40,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         rows.push(Row::memory(what, &samples));
     }
     let subject = format!("{} files of about 100 bytes in {folders} folders, once.", folders * FILES_IN_FOLDER);
-    Ok(Table { name: "many", subject, rows, notes: Vec::new() })
+    Ok(Table { name: "many", subject, rows, notes: Vec::new(), peak_bytes_max: PEAK_BYTES_MAX })
 }
 
 /// Made by two threads; making them is the slowest part of it all.

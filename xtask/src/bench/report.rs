@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The most memory any row may take.
-const PEAK_BYTES_MAX: u64 = 256 << 20;
+/// The most memory any row may take, unless its table says otherwise.
+pub(super) const PEAK_BYTES_MAX: u64 = 256 << 20;
 
 /// One table.
 pub(super) struct Table {
@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// Remarks below it.
     pub(super) notes: Vec<String>,
+    /// The most memory any row may take.
+    pub(super) peak_bytes_max: u64,
 }
 
 /// One thing measured, with what stands beside it.
@@ -73,6 +75,11 @@ impl Row {
         Self { what: what.into(), unit: Unit::Size, ours, cpu_s, peak_bytes, beside: Vec::new(), raw: json!({}) }
     }
 
+    /// A row of what could not be done; the reason belongs into the table's notes.
+    pub(super) fn failed(what: impl Into<String>) -> Self {
+        Self::size(what, f64::NAN)
+    }
+
     /// What another took, and how much of that we may take.
     pub(super) fn beside(mut self, name: &str, samples: &Samples, ratio_max: Option<f64>) -> Self {
         self.raw[name] = samples.json();
@@ -85,13 +92,14 @@ impl Row {
         self
     }
 
-    fn is_met(&self) -> bool {
+    fn is_met(&self, peak_bytes_max: u64) -> bool {
         let ratios = self.beside.iter().all(|b| b.ratio_max.is_none_or(|max| self.ours / b.value <= max));
-        ratios && self.peak_bytes.is_none_or(|peak| peak <= PEAK_BYTES_MAX)
+        ratios && !self.ours.is_nan() && self.peak_bytes.is_none_or(|peak| peak <= peak_bytes_max)
     }
 
     fn show(&self, value: f64) -> String {
         match self.unit {
+            _ if value.is_nan() => "failed".to_owned(),
             Unit::Time => format!("{value:.2} s"),
             Unit::Size => format!("{:.1} MB", value / 1e6),
             Unit::Memory => format!("{value:.0} s"),
@@ -102,7 +110,7 @@ impl Row {
 impl Table {
     /// Rows that are above a target.
     pub(super) fn missed(&self) -> Vec<&str> {
-        self.rows.iter().filter(|row| !row.is_met()).map(|row| row.what.as_str()).collect()
+        self.rows.iter().filter(|row| !row.is_met(self.peak_bytes_max)).map(|row| row.what.as_str()).collect()
     }
 
     /// The table as GitHub shows it.
@@ -125,7 +133,7 @@ impl Table {
                 .collect();
             let cpu = row.cpu_s.map_or(String::new(), |cpu| format!("{cpu:.1} s"));
             let peak = row.peak_bytes.map_or(String::new(), |peak| format!("{} MiB", peak.div_ceil(1 << 20)));
-            let verdict = if row.is_met() { "met" } else { "**above**" };
+            let verdict = if row.is_met(self.peak_bytes_max) { "met" } else { "**above**" };
             let (what, ours) = (&row.what, row.show(row.ours));
             let (beside, ratios) = (beside.join("<br>"), ratios.join("<br>"));
             // Writing into a string cannot fail.
@@ -134,7 +142,7 @@ impl Table {
         for note in &self.notes {
             let _ = write!(out, "\n{note}\n");
         }
-        let _ = write!(out, "\nTarget for memory: {} MiB in each row. ", PEAK_BYTES_MAX >> 20);
+        let _ = write!(out, "\nTarget for memory: {} MiB in each row. ", self.peak_bytes_max >> 20);
         let fields = machine.as_object().into_iter().flatten();
         let facts: Vec<String> =
             fields.map(|(key, value)| format!("{key} {}", value.as_str().unwrap_or_default())).collect();
@@ -161,7 +169,7 @@ impl Table {
                     Unit::Memory => "memory",
                 };
                 json!({"what": row.what, "unit": unit, "lastgood": row.ours, "cpu_s": row.cpu_s,
-                    "peak_bytes": row.peak_bytes, "beside": beside, "met": row.is_met(), "runs": row.raw})
+                    "peak_bytes": row.peak_bytes, "beside": beside, "met": row.is_met(self.peak_bytes_max), "runs": row.raw})
             })
             .collect();
         json!({"type": "lastgood.bench", "schema": 1, "name": self.name, "subject": self.subject, "machine": machine,
@@ -253,11 +261,12 @@ mod tests {
             let mut row =
                 Row::size("x", ours).beside_value("limit", 10.0, Some(1.1)).beside_value("restic", 20.0, None);
             row.peak_bytes = Some(peak);
-            row.is_met()
+            row.is_met(256 << 20)
         };
         assert!(row(11.0, 256 << 20));
         assert!(!row(11.1, 0));
         assert!(!row(1.0, (256 << 20) + 1));
-        assert!(!Row::size("x", 1.0).beside_value("nothing measured", f64::NAN, Some(1.0)).is_met());
+        assert!(!Row::size("x", 1.0).beside_value("nothing measured", f64::NAN, Some(1.0)).is_met(0));
+        assert!(!Row::failed("x").is_met(0));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Bench;
 use super::measure::{Job, Samples, bytes_of, measure as time, median, prepare};
-use super::report::{Row, Table};
+use super::report::{PEAK_BYTES_MAX, Row, Table};
 use crate::program::{Lastgood, Source};
 use anyhow::{Context, Result};
 use lastgood_testkit::rng::Rng;
@@ -77,7 +77,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Table> {
         ));
     }
     let subject = format!("An SQLite database of {:.0} MB in WAL mode, caches warm.", size / 1e6);
-    Ok(Table { name: "sqlite", subject, rows, notes })
+    Ok(Table { name: "sqlite", subject, rows, notes, peak_bytes_max: PEAK_BYTES_MAX })
 }
 
 /// Makes a database of that size, or takes the one made before: customers, orders, events and thumbnails, as an

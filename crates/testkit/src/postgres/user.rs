@@ -34,10 +34,10 @@ pub(super) fn command(program: &Path) -> Command {
     command
 }
 
-/// A new temporary folder of that user. Nobody removes it but the guardian or the server's value.
+/// A new temporary folder of that user in `parent`. Nobody removes it but the guardian or the server's value.
 #[track_caller]
-pub(super) fn temp_folder() -> PathBuf {
-    let folder = tempfile::Builder::new().prefix("lastgood-pg-").tempdir().unwrap().keep();
+pub(super) fn temp_folder(parent: &Path) -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("lastgood-pg-").tempdir_in(parent).unwrap().keep();
     give(&folder);
     folder
 }
