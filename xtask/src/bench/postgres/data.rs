@@ -45,7 +45,7 @@ const FOREIGN_KEYS: &str = "
     ALTER TABLE items ADD FOREIGN KEY (\"order\") REFERENCES orders;";
 const HISTORY: &str = "
     INSERT INTO pgbench_history (tid, bid, aid, delta, mtime)
-    SELECT 1 + n % 10, 1, 1 + hashint8(n) & 65535, hashint8(-n) % 5000, timestamp '2026-01-01' + n * interval '97 ms'
+    SELECT 1 + n % 10, 1, 1 + (hashint8(n) & 65535), hashint8(-n) % 5000, timestamp '2026-01-01' + n * interval '97 ms'
     FROM generate_series(1, $1) n";
 const GIANT_SCHEMA: &str = "
     CREATE TABLE events (id bigint NOT NULL, at timestamptz NOT NULL, session uuid NOT NULL, kind text NOT NULL,

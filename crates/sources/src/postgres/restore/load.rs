@@ -1,8 +1,9 @@
 //! Rows: from the recovery point straight into `COPY`, and counted and digested on the way.
 //!
 //! A table that this restore has made is loaded in one transaction with a TRUNCATE before it, so that its rows can be
-//! frozen: nobody has to visit them again. That takes one connection a table. Where this would leave the others idle, as
-//! one table is most of all there is, its parts are loaded by several, without freezing.
+//! frozen: whoever reads them first, such as the building of an index, need not look up each row's transaction and write
+//! the page again with what it found, and vacuum has nothing to do. That takes one connection a table. Where this would
+//! leave the others idle, as one table is most of all there is, its parts are loaded by several, without freezing.
 
 use super::super::layout::{TableKind, TableRecord, column_list, long_row_path, slab_path};
 use super::super::rows::{RowDigest, RowHasher};
@@ -66,7 +67,8 @@ impl Load {
 /// Divides the rows of these places for `jobs` connections. Tables without rows need no load.
 pub(super) fn divide(folder: &str, tables: &[TableRecord], places: &[Place], jobs: usize) -> Result<Vec<Load>> {
     let total: u64 = places.iter().map(|place| tables[place.table].bytes()).sum();
-    let split_from = (total / (2 * jobs.max(1) as u64)).max(SPLIT_BYTES_MIN);
+    // More than one connection's share: whoever loads it works on when the others have nothing left to do.
+    let split_from = (total / jobs.max(1) as u64 + 1).max(SPLIT_BYTES_MIN);
     let mut out = Vec::new();
     for place in places {
         let table = &tables[place.table];

@@ -4,6 +4,7 @@
 //! otherwise wait for us as we wait for it.
 
 use super::errors::nonsense;
+use super::pace::Pace;
 use super::socket::{Patience, Socket};
 use super::tls::Session;
 use lastgood_model::{Error, ErrorKind, Result};
@@ -25,13 +26,15 @@ pub(super) struct Channel {
     output: Vec<u8>,
     sent: usize,
     pub(super) patience: Patience,
+    /// While much is received: how eagerly.
+    pub(super) pace: Option<Pace>,
     /// Set once the connection is of no more use, with what to tell whoever tries again.
     pub(super) broken: bool,
 }
 
 impl Channel {
     pub(super) fn new(socket: Arc<Socket>, session: Option<Box<Session>>, patience: Patience) -> Self {
-        Self { socket, session, input: Vec::new(), held: 0..0, output: Vec::new(), sent: 0, patience, broken: false }
+        Self { socket, session, input: Vec::new(), held: 0..0, output: Vec::new(), sent: 0, patience, pace: None, broken: false }
     }
 
     pub(super) fn socket(&self) -> &Arc<Socket> {
@@ -63,10 +66,16 @@ impl Channel {
 
     /// Waits for bytes and takes in what there is, at least one.
     pub(super) fn receive(&mut self) -> Result<()> {
+        if let Some(pause) = self.pace.as_mut().and_then(Pace::pause) {
+            std::thread::sleep(pause);
+        }
         loop {
             match self.receive_now() {
                 Ok(0) => return Err(self.fail(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => return Ok(()),
+                Ok(count) => {
+                    self.pace.iter_mut().for_each(|pace| pace.received(count));
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if let Err(error) = self.socket.wait(false, &self.patience) {
                         return Err(self.fail(error));

@@ -1,6 +1,7 @@
 //! `COPY … TO STDOUT`: bytes as they come.
 
 use super::errors::nonsense;
+use super::pace::Pace;
 use super::rows::rows_of_tag;
 use super::{Client, Timeouts};
 use lastgood_model::{Error, Result};
@@ -38,6 +39,7 @@ impl Client {
         self.begin()?;
         // From the start: the server sends its first word together with the first data.
         self.link.channel.patience.silence = self.timeouts.copy;
+        self.link.channel.pace = Some(Pace::new());
         self.link.put(|buffer| frontend::query(sql, buffer))?;
         self.link.send()?;
         loop {

@@ -21,6 +21,7 @@ mod copy_out;
 mod der;
 mod errors;
 mod link;
+mod pace;
 pub mod query;
 mod rows;
 mod socket;
@@ -146,6 +147,7 @@ impl Client {
         }
         self.link.talk.failure = None;
         self.link.channel.patience.silence = self.timeouts.answer;
+        self.link.channel.pace = None;
         Ok(())
     }
 
