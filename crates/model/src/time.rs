@@ -62,7 +62,10 @@ impl Time {
         }
         let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
         let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-        if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        let days = days_from_civil(year, month, day);
+        // Both ways, so that no other day is meant by one that is not in the calendar.
+        let is_date = (1..=12).contains(&month) && civil(days) == (year, month as u64, day as u64);
+        if !is_date || hour > 23 || minute > 59 || second > 60 {
             return None;
         }
         let mut i = 19;
@@ -91,7 +94,7 @@ impl Time {
             }
             _ => return None,
         };
-        let secs = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        let secs = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
         Some(Self { secs, nanos })
     }
 }
@@ -197,6 +200,12 @@ mod tests {
             "2023",
             "2023-11-14 22:13:20Z",
             "2023-13-14T22:13:20Z",
+            "2023-00-14T22:13:20Z",
+            "2023-11-00T22:13:20Z",
+            "2031-02-30T00:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2023-11-31T00:00:00Z",
             "2023-11-14T22:13:20",
             "2023-11-14T22:13:20.Z",
             "2023-11-14T22:13:20+1:00",
