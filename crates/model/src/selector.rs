@@ -49,6 +49,14 @@ impl Selector {
         matches!(self.which, Which::Prefix(_))
     }
 
+    /// The beginning of the id that it names, in lower case, when it names one.
+    pub fn id_prefix(&self) -> Option<&str> {
+        match &self.which {
+            Which::Prefix(prefix) => Some(prefix),
+            Which::Nth { .. } => None,
+        }
+    }
+
     /// The selector as it was written.
     pub fn text(&self) -> &str {
         &self.text
@@ -197,7 +205,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_selector_is_refused_with_the_forms() {
-        for bad in ["", "newest", "latest~x", "before:", "before:soon", "app:", "abc", "~2", "abcd~1"] {
+        for bad in
+            ["", "newest", "latest~x", "before:", "before:soon", "before:2031-02-30", "app:", "abc", "~2", "abcd~1"]
+        {
             assert!(bad.parse::<Selector>().unwrap_err().hint().is_some(), "{bad}");
         }
     }

@@ -18,7 +18,8 @@ pub fn app_of(file: &SnapshotFile) -> Option<String> {
 /// Picks one snapshot. `app`, when given, is preferred where the selector names none and the application has points.
 ///
 /// # Errors
-/// [`ErrorKind::Absent`] or [`ErrorKind::Invalid`] as [`Selector::pick`] says.
+/// [`ErrorKind::Absent`] or [`ErrorKind::Invalid`] as [`Selector::pick`] says; [`ErrorKind::Corrupt`] when the one that is
+/// meant is damaged, or may be a damaged one.
 pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> Result<Snapshot> {
     let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
     let snapshots = repository.snapshots(|id, error| damaged.push((id, error)))?;
@@ -42,6 +43,27 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
              snapshots/{id} back from another copy of the repository, or remove it where there is none: then it is no \
              longer in the way"
         )));
+    }
+    if let Some(prefix) = selector.id_prefix() {
+        let mut meant = damaged.iter().filter(|(id, _)| id.to_string().starts_with(prefix));
+        match (meant.next(), &picked) {
+            (Some((id, cause)), Err(error)) if error.kind() == ErrorKind::Absent => {
+                return Err(Error::corrupt(format!("recovery point {} is damaged: {}", id.short(), cause.chain()))
+                    .with_hint(format!(
+                        "choose another from `lastgood snapshots`; or bring the object snapshots/{id} back from another \
+                         copy of the repository"
+                    )));
+            }
+            (Some((id, _)), Ok(other)) => {
+                return Err(Error::invalid(format!(
+                    "{prefix:?} fits {} and the damaged {}",
+                    other.short(),
+                    id.short()
+                ))
+                .with_hint("give more digits of the id"));
+            }
+            _ => {}
+        }
     }
     let id = picked.map_err(|error| match damaged.first() {
         Some((id, cause)) if error.kind() == ErrorKind::Absent => {

@@ -9,9 +9,10 @@ use crate::run::Run;
 use crate::text;
 use globset::{GlobBuilder, GlobMatcher};
 use lastgood_model::manifest::Manifest;
-use lastgood_model::{Error, ErrorKind, Result};
+use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::browse::{Descend, walk};
 use lastgood_ops::snapshots::manifest;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,10 +21,9 @@ use std::path::Path;
 pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     let pattern = Pattern::new(&args.pattern, args.ignore_case)?;
     let (repository, app) = run.open_one()?;
+    let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
     let snapshots = if args.snapshot == "all" {
-        let mut all = repository.snapshots(|id, error| {
-            run.out.note(format!("damaged: recovery point {} cannot be read: {}", id.short(), error.chain()));
-        })?;
+        let mut all = repository.snapshots(|id, error| damaged.push((id, error)))?;
         // Newest first: what is looked for was most often deleted not long ago.
         all.reverse();
         all
@@ -39,7 +39,10 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
         object([("pattern", args.pattern.as_str().into())]),
     )?;
     let mut found = 0u64;
-    let mut code = ExitCode::Ok;
+    for (id, error) in &damaged {
+        run.out.note(format!("damaged: recovery point {} cannot be read: {}", id.short(), error.chain()));
+    }
+    let unreadable = damaged.len();
     for snapshot in &snapshots {
         let mut named = snapshots.len() == 1;
         // Where databases came from stands only in the manifest; without it they are found by their names alone.
@@ -71,12 +74,16 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
             // One damaged recovery point must not hide what is in the others.
             Err(error) if error.kind() == ErrorKind::Corrupt && snapshots.len() > 1 => {
                 run.out.note(format!("damaged: recovery point {}: {}", snapshot.id.short(), error.chain()));
-                code = ExitCode::Damage;
+                damaged.push((snapshot.id, error));
             }
             walked => walked?,
         }
     }
-    list.end(object([("snapshots_searched", snapshots.len().into())]))?;
+    let broken: Vec<Value> = damaged
+        .iter()
+        .map(|(id, error)| Value::Object(object([("id", json(id)), ("error", error.chain().into())])))
+        .collect();
+    list.end(object([("snapshots_searched", snapshots.len().into()), ("damaged", broken.into())]))?;
     if found == 0 && run.out.is_human() {
         run.out.note(format!(
             "nothing fits {:?} in {}",
@@ -84,7 +91,15 @@ pub(super) fn run(run: &Run, args: &Find) -> Outcome {
             text::counted(snapshots.len() as u64, "recovery point")
         ));
     }
-    Ok(code)
+    if damaged.is_empty() {
+        return Ok(ExitCode::Ok);
+    }
+    run.out.note(format!(
+        "{} could not be searched{}; `lastgood check` tells all that is damaged",
+        text::counted(damaged.len() as u64, "recovery point"),
+        if damaged.len() > unreadable { " in full" } else { "" }
+    ));
+    Ok(ExitCode::Damage)
 }
 
 /// Original paths of databases, by the names of their sources.

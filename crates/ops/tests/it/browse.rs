@@ -158,5 +158,5 @@ fn selectors_prefer_the_application_and_do_not_guess_past_a_damaged_point() {
         assert_eq!(picked(guess, Some("shop")), Err(ErrorKind::Corrupt), "{guess}");
     }
     assert_eq!(picked(&first.short(), Some("shop")), Ok(first));
-    assert_eq!(picked(&second.to_string(), Some("shop")), Err(ErrorKind::Absent));
+    assert_eq!(picked(&second.to_string(), Some("shop")), Err(ErrorKind::Corrupt));
 }
