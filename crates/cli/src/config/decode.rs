@@ -221,7 +221,7 @@ fn read_files(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
         section.wrong(&paths.place, format!("`{}` names nothing", section.path_of("paths")), None);
     }
     Some(SourceSpec::Files {
-        paths: paths.value.iter().map(|p| folder.join(p)).map(tidied).collect(),
+        paths: paths.value.iter().map(|p| folder.join(p)).map(tidied).map(without_upwards).collect(),
         exclude,
         exclude_files: exclude_files.iter().map(|p| folder.join(p)).map(tidied).collect(),
         one_file_system,
@@ -357,4 +357,17 @@ pub(super) fn read_secret(mut section: Section<'_>, folder: &Path, hint: &str) -
 /// Without `.` components, so that paths read as people write them.
 pub(super) fn tidied(path: PathBuf) -> PathBuf {
     path.components().filter(|c| *c != std::path::Component::CurDir).collect()
+}
+
+/// A path with `..` as one without. What is behind a `..` depends on the links before it, so the system is asked; where
+/// nothing is there to ask about, the path stays as it is and the source refuses it.
+fn without_upwards(path: PathBuf) -> PathBuf {
+    use std::path::Component::ParentDir;
+    let parts: Vec<_> = path.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == ParentDir) else { return path };
+    let above: PathBuf = parts[..=last].iter().collect();
+    match fs_err::canonicalize(above) {
+        Ok(real) => real.join(parts[last + 1..].iter().collect::<PathBuf>()),
+        Err(_) => path,
+    }
 }

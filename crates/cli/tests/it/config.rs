@@ -164,3 +164,23 @@ fn without_a_config_the_way_to_one_is_shown() {
     shop.run(["backup"]).ends_with(2).says(&["there is no config", "lastgood protect"]);
     shop.run(["snapshots"]).ends_with(2).says(&["neither a config nor a repository", "--repo PATH"]);
 }
+
+#[test]
+fn relative_paths_may_lead_out_of_the_configs_folder() {
+    let shop = Shop::protected();
+    fs_err::create_dir_all(shop.beside("data/real/below")).unwrap();
+    fs_err::write(shop.beside("data/beside.txt"), "not this").unwrap();
+    fs_err::write(shop.beside("data/real/mine.txt"), "this").unwrap();
+    // Behind a link `..` is not what the text says.
+    std::os::unix::fs::symlink(shop.beside("data/real/below"), shop.path("link")).unwrap();
+    let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
+    for (path, found) in [("../data/real", true), ("./link/../mine.txt", true), ("../data/beside.txt", false)] {
+        shop.config(&config.replace("\"./uploads\"", &format!("{path:?}")));
+        shop.run(["config", "check"]).ok();
+        shop.run(["backup"]).ok();
+        let ran = shop.run(["find", "mine.txt", "--snapshot", "latest"]).ok();
+        assert_eq!(ran.stdout.contains("/data/real/mine.txt"), found, "{path}: {}", ran.stdout);
+    }
+    shop.config(&config.replace("\"./uploads\"", "\"../none/../x\""));
+    shop.run(["config", "check"]).ends_with(2).says(&["leads upwards"]);
+}
