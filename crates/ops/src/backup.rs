@@ -67,7 +67,8 @@ pub struct BackupReport {
     pub finished: Time,
     /// Every source, failed ones too.
     pub sources: Vec<SourceRecord>,
-    /// Configured folders that have no files now and had some before. They do not make the point incomplete.
+    /// Configured folders that have no files now, and databases without tables, that had some before. They do not make the
+    /// point incomplete.
     pub emptied: Vec<Emptied>,
     /// What went wrong.
     pub problems: Vec<Problem>,

@@ -1,8 +1,9 @@
-//! Folders that have become empty. A disk that is not mounted leaves an empty folder behind, and a backup of it
-//! succeeds: nothing in it failed. Whether somebody emptied it on purpose cannot be told from here, so the point is
-//! complete, and whoever took it is told what the folder held before.
+//! Folders and SQLite databases that have become empty. A disk that is not mounted leaves an empty folder behind, an
+//! application that finds no database makes an empty one, and a backup of either succeeds: nothing in it failed. Whether
+//! somebody emptied it on purpose cannot be told from here, so the point is complete, and whoever took it is told what
+//! was there before.
 
-use crate::snapshots::manifest;
+use crate::snapshots::{app_of, manifest};
 use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
 use lastgood_model::{Result, SnapshotId, Time};
 use lastgood_repo::{BlobReader, Repository};
@@ -12,27 +13,50 @@ use serde_json::{Value, json};
 /// How many of the newest points are asked. So long a folder that was emptied on purpose is told of, at most.
 const POINTS_ASKED_MAX: usize = 32;
 
-/// A configured folder that has no files now and had some in an earlier recovery point.
+/// The kind of a source that is one SQLite database.
+const SQLITE: &str = "sqlite";
+
+/// A configured folder that has no files now, or a database without tables, that had some in an earlier recovery point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Emptied {
     /// The source it belongs to.
     pub source: String,
-    /// The folder.
+    /// The folder or the database.
     pub path: String,
-    /// The newest point in which it had files.
+    /// The newest point in which it had content.
     pub snapshot: SnapshotId,
     /// Its moment.
     pub time: Time,
-    /// How many files the source had then.
-    pub files: u64,
+    /// What it had then.
+    #[serde(flatten)]
+    pub had: Had,
 }
 
-/// Finds the folders of `records` that have become empty since one of `points` (newest first), and notes them in the
-/// facts of their source as `emptied`. A point that cannot be read is passed over.
+/// What was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Had {
+    /// A folder.
+    Folder {
+        /// How many files the source had.
+        files: u64,
+    },
+    /// A database.
+    Database {
+        /// Its tables.
+        tables: u64,
+        /// Rows of them all.
+        rows: u64,
+    },
+}
+
+/// Finds the folders and databases of `records` that have become empty since one of `points` (newest first), and notes
+/// them in the facts of their source as `emptied`. A point that cannot be read is passed over.
 pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut [SourceRecord]) -> Vec<Emptied> {
     let mut empty: Vec<(usize, String)> = Vec::new();
     for (at, record) in records.iter().enumerate().filter(|(_, r)| !is_failed(r)) {
         empty.extend(without_files(record).map(|path| (at, path.to_owned())));
+        empty.extend(without_tables(record).map(|path| (at, path.to_owned())));
     }
     if empty.is_empty() || points.is_empty() {
         return Vec::new();
@@ -43,9 +67,9 @@ pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut
             for id in points.iter().take(POINTS_ASKED_MAX) {
                 match earlier(repository, &reader, *id) {
                     Ok(Some((time, manifest))) => empty.retain(|(at, path)| {
-                        let Some(files) = files_at(&manifest, &records[*at].name, path) else { return true };
+                        let Some(had) = had(&manifest, &records[*at], path) else { return true };
                         let source = records[*at].name.clone();
-                        found.push((*at, Emptied { source, path: path.clone(), snapshot: *id, time, files }));
+                        found.push((*at, Emptied { source, path: path.clone(), snapshot: *id, time, had }));
                         false
                     }),
                     Ok(None) => {}
@@ -57,13 +81,15 @@ pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut
             }
         }
         Err(error) => {
-            tracing::warn!(error = %error.chain(), "whether empty folders had files before could not be found out");
+            tracing::warn!(error = %error.chain(), "whether what is empty now had content before could not be found out");
         }
     }
     for (at, emptied) in &found {
-        let fact = json!({
-            "path": emptied.path, "snapshot": emptied.snapshot, "time": emptied.time, "files": emptied.files
-        });
+        let mut fact = json!({ "path": emptied.path, "snapshot": emptied.snapshot, "time": emptied.time });
+        match emptied.had {
+            Had::Folder { files } => fact["files"] = json!(files),
+            Had::Database { tables, rows } => (fact["tables"], fact["rows"]) = (json!(tables), json!(rows)),
+        }
         match records[*at].facts.entry("emptied").or_insert_with(|| json!([])) {
             Value::Array(list) => list.push(fact),
             other => *other = json!([fact]),
@@ -75,6 +101,50 @@ pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut
 fn earlier(repository: &Repository, reader: &BlobReader, id: SnapshotId) -> Result<Option<(Time, Manifest)>> {
     let snapshot = repository.snapshot(id)?;
     Ok(manifest(reader, &snapshot)?.map(|manifest| (snapshot.file.time, manifest)))
+}
+
+/// What the source of `now` had at `path`, when there was something.
+fn had(manifest: &Manifest, now: &SourceRecord, path: &str) -> Option<Had> {
+    match now.kind == SQLITE {
+        true => manifest.source(&now.name).and_then(tables_of),
+        false => files_at(manifest, &now.name, path).map(|files| Had::Folder { files }),
+    }
+}
+
+/// The tables of a database, when it is one and has some.
+fn tables_of(record: &SourceRecord) -> Option<Had> {
+    if record.kind != SQLITE || is_failed(record) {
+        return None;
+    }
+    let rows = record.facts.get("rows").and_then(Value::as_object).filter(|rows| !rows.is_empty())?;
+    Some(Had::Database { tables: rows.len() as u64, rows: rows.values().filter_map(Value::as_u64).sum() })
+}
+
+/// A database in which nothing is: its path. One whose tables could not be read is not known to be empty.
+fn without_tables(record: &SourceRecord) -> impl Iterator<Item = &str> {
+    let is_none = |key: &str| record.facts.get(key).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+    let is_empty = record.kind == SQLITE && is_none("rows") && is_none("unread");
+    record.origins.iter().map(String::as_str).take(usize::from(is_empty))
+}
+
+/// The newest recovery point of an application in which the database of a source had tables.
+///
+/// # Errors
+/// Those of listing and reading. A point that cannot be read is passed over.
+pub fn last_with_tables(repository: &Repository, app: &str, source: &str) -> Result<Option<(SnapshotId, Time)>> {
+    let snapshots = repository.snapshots(|_, _| {})?;
+    let own = snapshots.iter().rev().filter(|s| app_of(&s.file).as_deref() == Some(app));
+    let reader = repository.reader()?;
+    for snapshot in own.take(POINTS_ASKED_MAX) {
+        match manifest(&reader, snapshot) {
+            Ok(Some(manifest)) if manifest.source(source).and_then(tables_of).is_some() => {
+                return Ok(Some((snapshot.id, snapshot.file.time)));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(snapshot = %snapshot.id, error = %error.chain(), "passed over"),
+        }
+    }
+    Ok(None)
 }
 
 /// How many files the source `name` had, when there were some below `path`.

@@ -11,8 +11,9 @@ use crate::protection::{LastGood, last_good};
 use crate::run::{Chosen, Run};
 use crate::{text, wiring};
 use lastgood_model::manifest::SourceOutcome;
-use lastgood_model::{Error, Result};
+use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_ops::backup::{BackupOptions, BackupReport};
+use lastgood_ops::emptied::Had;
 use lastgood_repo::{Compression, Repository};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -127,9 +128,24 @@ pub(super) fn take(run: &Run, config: &Config, chosen: &Chosen, args: &Backup) -
     let progress = run.progress("Backing up", &monitor);
     let outcome = lastgood_ops::backup::run(&repository, &config.app, &sources, &monitor, &options);
     drop(progress);
-    let report = outcome?;
+    let report = outcome.map_err(|error| of_repository(error, run, chosen))?;
     let last_good = last_good(&repository, Some(&config.app))?;
     Ok(Taken { report, repository, last_good, dry_run: args.dry_run })
+}
+
+/// Says so when it is the repository that cannot be written to.
+fn of_repository(error: Error, run: &Run, chosen: &Chosen) -> Error {
+    if error.kind() != ErrorKind::Denied {
+        return error;
+    }
+    match chosen.place.store(&run.monitor()).and_then(|store| store.probe()) {
+        Err(refused) if refused.kind() == ErrorKind::Denied => error.with_hint(format!(
+            "the repository at {} cannot be written to, so nothing can be saved there; restores from it work. Mount its disk \
+             for writing or give this user the permission, or back up into another one with --repo",
+            chosen.place
+        )),
+        _ => error,
+    }
 }
 
 /// What must never be captured, nor removed: the repositories, their keys, and our own cache.
@@ -196,13 +212,25 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
         ))?;
     }
     for emptied in &report.emptied {
+        let (gone, had, look) = match emptied.had {
+            Had::Folder { files } => ("files", text::counted(files, "file"), "Is its disk mounted?".to_owned()),
+            Had::Database { tables, rows } => (
+                "tables",
+                format!("{} with {}", text::counted(tables, "table"), text::counted(rows, "row")),
+                format!(
+                    "Is its disk mounted, and is this the file that the application writes? If not on purpose: \
+                     `lastgood restore {} --in-place --source {}`",
+                    emptied.snapshot.short(),
+                    emptied.source
+                ),
+            ),
+        };
         out.line(format!(
-            "WARNING: [{}] {} has no files any more. In recovery point {} of {} the source had {}. Is its disk mounted?",
+            "WARNING: [{}] {} has no {gone} any more. In recovery point {} of {} the source had {had}. {look}",
             emptied.source,
             emptied.path,
             emptied.snapshot.short(),
             text::moment(emptied.time),
-            text::counted(emptied.files, "file")
         ))?;
     }
     for record in &report.sources {

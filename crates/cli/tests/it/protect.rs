@@ -171,3 +171,26 @@ fn a_database_that_somebody_keeps_locked_is_locked_and_no_mistake_of_the_user() 
     user.execute_batch("COMMIT").unwrap();
     shop.run(["protect", "shop.db", "uploads"]).ok();
 }
+
+#[test]
+fn a_configured_database_that_is_empty_now_is_not_made_a_source_of_files() {
+    let shop = Shop::protected();
+    let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
+    let point = shop.snapshots().pop().unwrap();
+    for side in ["-wal", "-shm"] {
+        fs_err::remove_file(shop.path(format!("shop.db{side}"))).ok();
+    }
+    fs_err::write(shop.path("shop.db"), "").unwrap();
+    let restore = format!("lastgood restore {} --in-place --source shop", &point[..8]);
+    shop.run(["protect", "./shop.db", "./uploads"]).ends_with(4).says(&["is empty now", "source \"shop\"", &restore]);
+    assert_eq!(fs_err::read_to_string(shop.path("lastgood.toml")).unwrap(), config);
+    assert_eq!(shop.snapshots().len(), 1);
+    let warning = "has no tables any more";
+    shop.run(["backup"]).ok().says(&[warning, "1 table with 3 rows", &point[..8], &restore]);
+    let (_, report) = shop.json(["backup"]);
+    assert_eq!(report["emptied"][0]["rows"], 3, "{report}");
+    let words: Vec<&str> = restore.split(' ').skip(1).chain(["--yes"]).collect();
+    shop.run(words).ok();
+    assert_eq!(Shop::items(&shop.path("shop.db")), ["tea", "cup", "pot"]);
+    assert!(!shop.run(["backup"]).ok().stdout.contains(warning));
+}

@@ -1,8 +1,9 @@
 //! Paths that are missing and folders that have become empty: a disk that is not mounted never looks like success.
 
-use crate::rig::{Rig, files};
+use crate::rig::{Rig, files, make_database, sqlite};
 use lastgood_model::manifest::{ProblemKind, SourceOutcome};
 use lastgood_model::{ErrorKind, Monitor};
+use lastgood_ops::emptied::{Had, last_with_tables};
 use lastgood_ops::restore::{self, Destination, RestoreRequest};
 use serde_json::json;
 use std::sync::Arc;
@@ -50,12 +51,44 @@ fn a_folder_that_became_empty_is_told_of_as_long_as_a_recent_point_had_files() {
         let report = rig.backup(&source()).unwrap();
         assert!(report.complete && report.problems.is_empty());
         let [emptied] = report.emptied.as_slice() else { panic!("{:?}", report.emptied) };
-        assert_eq!((emptied.path.as_str(), emptied.files), (tree.join("disk").to_str().unwrap(), 3));
+        assert_eq!(
+            (emptied.path.as_str(), emptied.had),
+            (tree.join("disk").to_str().unwrap(), Had::Folder { files: 3 })
+        );
         assert_eq!(Some(emptied.snapshot), good.snapshot, "the newest point in which it had files");
         assert_eq!(report.sources[0].facts["emptied"][0]["snapshot"], json!(good.snapshot));
     }
     // Other sources are not asked about it, and files that are back end it.
     assert!(rig.backup(&[files("others", [tree.join("disk")])]).unwrap().emptied.is_empty());
     fs_err::write(tree.join("disk/x"), "x").unwrap();
+    assert!(rig.backup(&source()).unwrap().emptied.is_empty());
+}
+
+#[test]
+fn a_database_that_became_empty_is_told_of_with_the_last_point_that_had_its_tables() {
+    let (rig, _) = Rig::in_memory();
+    let database = rig.path("app.db");
+    fs_err::write(rig.path("new.db"), "").unwrap();
+    make_database(&database, 7);
+    let source = || [sqlite("db", &database), sqlite("new", &rig.path("new.db"))];
+    let good = rig.backup(&source()).unwrap();
+    assert!(good.emptied.is_empty(), "what never had tables has lost none: {:?}", good.emptied);
+    for side in ["", "-wal", "-shm"] {
+        fs_err::remove_file(rig.path(&format!("app.db{side}"))).ok();
+    }
+    fs_err::write(&database, "").unwrap();
+    let report = rig.backup(&source()).unwrap();
+    assert!(report.complete, "{report:?}");
+    let [emptied] = report.emptied.as_slice() else { panic!("{:?}", report.emptied) };
+    assert_eq!((emptied.source.as_str(), emptied.had), ("db", Had::Database { tables: 1, rows: 7 }));
+    assert_eq!(Some(emptied.snapshot), good.snapshot);
+    let manifest = rig.manifest(report.snapshot.unwrap());
+    assert_eq!(manifest.source("db").unwrap().facts["emptied"][0]["tables"], json!(1));
+    let last = last_with_tables(&rig.open(), "shop", "db").unwrap();
+    assert_eq!(last.map(|(id, _)| id), good.snapshot);
+    assert_eq!(last_with_tables(&rig.open(), "shop", "new").unwrap(), None);
+    // A database with a table but no row in it is not empty.
+    fs_err::remove_file(&database).unwrap();
+    make_database(&database, 0);
     assert!(rig.backup(&source()).unwrap().emptied.is_empty());
 }

@@ -16,10 +16,11 @@ use crate::config::{Config, FILE_NAME, PostgresConfig, SecretRef, SourceConfig, 
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::run::{Chosen, Run};
+use crate::text;
 use crate::wiring::{self, Place};
 use document::Document;
 use lastgood_model::source::FindingLevel;
-use lastgood_model::{Context, Error, ErrorKind, Result};
+use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId, Time};
 use lastgood_repo::Compression;
 use proof::Proof;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
         match existing.as_ref().and_then(|config| wanted::covered_by(thing, config)) {
             Some(source) => run.out.note(format!("note: {} is part of source {source} already", thing.shown())),
             None => {
+                if let Some(source) = existing.as_ref().and_then(|config| wanted::emptied_database(thing, config)) {
+                    return Err(emptied(run, existing.as_ref(), thing, source).into());
+                }
                 let name = document.add_source(thing, |name| url_file(&folder, name))?;
                 added.push(Added { name, thing });
             }
@@ -99,6 +103,42 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     let passwords: Vec<String> = added.iter().filter_map(|added| added.about_password(&folder)).collect();
     tell::tell(run, &config, &path, config_written, &passwords, &all, code)?;
     Ok(code)
+}
+
+/// A path that is configured as a database and is none now must not become a source of files beside it.
+fn emptied(run: &Run, config: Option<&Config>, thing: &Wanted, source: &str) -> Error {
+    let last = config.and_then(|config| last_with_tables(run, config, source));
+    let what = match thing.path().map(fs_err::metadata) {
+        Some(Ok(meta)) if meta.len() == 0 => "is empty",
+        _ => "is no SQLite database",
+    };
+    let error = Error::new(
+        ErrorKind::Conflict,
+        format!("{} {what} now, and the config has it as the database of source {source:?}", thing.shown()),
+    );
+    match last {
+        Some((id, time)) => error.with_hint(format!(
+            "nothing was changed. The last recovery point with its tables is {} of {}: `lastgood restore {} --in-place \
+             --source {source}`. If it is empty on purpose, `lastgood backup` takes it as it is",
+            id.short(),
+            text::moment(time),
+            id.short()
+        )),
+        None => error.with_hint(
+            "nothing was changed. No recovery point with its tables could be found; if it is empty on purpose, `lastgood \
+             backup` takes it as it is, else correct the path in the config",
+        ),
+    }
+}
+
+/// The newest recovery point in any of the repositories in which the database of a source had tables.
+fn last_with_tables(run: &Run, config: &Config, source: &str) -> Option<(SnapshotId, Time)> {
+    let all = run.repositories(Some(config)).ok()?;
+    let last = |chosen: &Chosen| {
+        let repository = run.open(chosen).ok()?;
+        lastgood_ops::emptied::last_with_tables(&repository, &config.app, source).ok().flatten()
+    };
+    all.iter().filter_map(last).max_by_key(|(_, time)| *time)
 }
 
 /// A source that is new in the config.

@@ -154,6 +154,19 @@ pub(super) fn covered_by<'c>(thing: &Wanted, config: &'c Config) -> Option<&'c s
     config.sources.iter().find(|source| covers(&source.spec)).map(|source| source.name.as_str())
 }
 
+/// The source that has this path as a database, which is none now.
+pub(super) fn emptied_database<'c>(thing: &Wanted, config: &'c Config) -> Option<&'c str> {
+    let Wanted::Files(wanted) = thing else { return None };
+    let real = fs_err::canonicalize(wanted).ok();
+    let is_it = |spec: &SourceSpec| match spec {
+        SourceSpec::Sqlite { path, .. } => {
+            path == wanted || (real.is_some() && fs_err::canonicalize(path).ok() == real)
+        }
+        _ => false,
+    };
+    config.sources.iter().find(|source| is_it(&source.spec)).map(|source| source.name.as_str())
+}
+
 /// A name for a source: from the file's name, in letters that need no quotes anywhere.
 pub(super) fn name_of(thing: &Wanted, taken: impl Fn(&str) -> bool) -> String {
     let text = |name: Option<&OsStr>| name.map(|name| name.to_string_lossy().into_owned());
