@@ -23,6 +23,7 @@ use lastgood_sources::sqlite;
 use serde::Serialize;
 use server::Server;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,17 +116,7 @@ pub enum Phase {
 /// # Errors
 /// [`ErrorKind::Cancelled`] alone.
 pub(crate) fn remove_leftovers(parent: &Path, prefix: &str, monitor: &Monitor) -> Result<()> {
-    let Ok(entries) = fs_err::read_dir(parent) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|n| n.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-'));
-        let Some(pid) = owner.and_then(|(pid, _)| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw)
-        else {
-            continue;
-        };
-        if rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH) {
-            continue;
-        }
+    for name in leftovers(parent, prefix) {
         match remove_left_behind(parent, name.as_bytes(), &mut |_| !monitor.is_cancelled()) {
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(error) => tracing::warn!("a scratch folder of a run that died stays behind: {}", error.chain()),
@@ -133,6 +124,24 @@ pub(crate) fn remove_leftovers(parent: &Path, prefix: &str, monitor: &Monitor) -
         }
     }
     Ok(())
+}
+
+/// Names of scratch folders in `parent` whose processes are dead.
+fn leftovers(parent: &Path, prefix: &str) -> Vec<OsString> {
+    let Ok(entries) = fs_err::read_dir(parent) else { return Vec::new() };
+    let is_left = |name: &OsString| {
+        let owner = name.to_str().and_then(|n| n.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-'));
+        let pid = owner.and_then(|(pid, _)| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    };
+    entries.flatten().map(|entry| entry.file_name()).filter(is_left).collect()
+}
+
+/// The scratch folders in `parent` that killed proofs and restores of this host have left: what was restored into them
+/// lies there unsealed.
+pub fn left_behind(parent: &Path) -> Vec<PathBuf> {
+    let names = [SCRATCH_PREFIX, crate::restore::SCRATCH_PREFIX].map(|prefix| leftovers(parent, prefix));
+    names.into_iter().flatten().map(|name| parent.join(name)).collect()
 }
 
 /// Restores `snapshot` below `scratch_parent`, compares, and removes the scratch folder, also after a failure. Databases

@@ -2,6 +2,7 @@
 
 use super::config::{examine, file};
 use super::findings::Findings;
+use super::leftovers;
 use super::room::{self, Expected};
 use crate::args::Doctor;
 use crate::config::{Config, SourceConfig, SourceSpec};
@@ -51,6 +52,7 @@ pub(super) fn run(run: &Run, args: &Doctor) -> Outcome {
                 let about = format!("repository {}", chosen.name.clone().unwrap_or_else(|| chosen.place.to_string()));
                 repository(run, config.as_ref(), chosen, &about, &mut findings);
             }
+            leftovers::tell(config.as_ref(), &all, &mut findings);
         }
         Err(error) => findings.error("repositories", &error),
     }

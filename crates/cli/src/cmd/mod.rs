@@ -12,6 +12,7 @@ mod find;
 mod findings;
 mod init;
 mod key;
+mod leftovers;
 mod ls;
 mod plan;
 mod protect;

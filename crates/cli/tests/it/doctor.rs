@@ -99,3 +99,37 @@ fn a_repository_that_is_not_where_it_should_be_is_looked_for_and_not_made_anew()
     }
     shop.run(["check"]).ok();
 }
+
+#[test]
+fn what_killed_proofs_and_restores_have_left_is_named_with_how_to_remove_it() {
+    let shop = Shop::protected();
+    // Other things may lie in the system's own folder for temporary files.
+    fs_err::create_dir(shop.beside("tmp")).unwrap();
+    let doctor = || run(shop.command(["doctor"]).env("TMPDIR", shop.beside("tmp")));
+    assert!(!doctor().ok().stdout.contains("leftovers"));
+    // No process has a number as high as this.
+    let proof = shop.path("lastgood-proof-4194400-0");
+    fs_err::create_dir(&proof).unwrap();
+    let restore = shop.path(".lastgood-restore-4194400-0");
+    fs_err::create_dir(&restore).unwrap();
+    let mine = shop.path(format!("lastgood-proof-{}-0", std::process::id()));
+    fs_err::create_dir(&mine).unwrap();
+    shop.sql("DELETE FROM orders");
+    shop.run(["restore", "latest", "--in-place", "--source", "shop", "--yes"]).ok();
+    assert!(!restore.exists(), "that of a database is removed by the next restore of it");
+    fs_err::create_dir(&restore).unwrap();
+    fs_err::write(shop.path("uploads/x.db-wal.before-restore-0"), "x").unwrap();
+    let ran = doctor().ok().says(&[
+        &format!("rm -r {}", proof.display()),
+        &format!("rm -r {}", restore.display()),
+        "unencrypted",
+        "shop.db.before-",
+        "x.db-wal.before-restore-0",
+        "when you are sure",
+    ]);
+    assert!(!ran.stdout.contains(mine.to_str().unwrap()), "a proof that is running is left alone");
+    let (code, report) = shop.json(["doctor"]);
+    assert!(code == Some(0) && report["warnings"].as_u64() >= Some(3), "{report}");
+    shop.run(["protect", "./shop.db"]).ok();
+    assert!(!proof.exists() && mine.exists());
+}

@@ -41,6 +41,16 @@ pub(super) fn base_of(name: &[u8]) -> Option<&[u8]> {
     SIDES.iter().find_map(|side| name.strip_suffix(*side)).filter(|base| !base.is_empty())
 }
 
+/// The database whose side file a restore has moved aside under this name (`app.db-wal.before-restore-0`).
+pub(super) fn moved_aside_of(name: &[u8]) -> Option<&[u8]> {
+    const ASIDE: &[u8] = b".before-restore-";
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 {
+        return None;
+    }
+    base_of(name[..name.len() - digits].strip_suffix(ASIDE)?)
+}
+
 /// The names of the side files a database of this name may have.
 pub(super) fn sides_of(name: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     SIDES.iter().map(move |side| [name, side].concat())
@@ -136,6 +146,21 @@ fn capture(path: &[u8], stat: &Stat) -> Result<Box<dyn FileReader>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn side_files_that_were_moved_aside_are_known_by_their_names() {
+        let table: [(&[u8], Option<&[u8]>); 6] = [
+            (b"a.db-wal.before-restore-0", Some(b"a.db")),
+            (b"a-shm.before-restore-12", Some(b"a")),
+            (b"a.db-wal.before-restore-", None),
+            (b"a.db.before-restore-0", None),
+            (b"a.db-wal", None),
+            (b"7", None),
+        ];
+        for (name, base) in table {
+            assert_eq!(moved_aside_of(name), base, "{}", name.escape_ascii());
+        }
+    }
 
     #[test]
     fn side_files_are_known_by_their_endings() {

@@ -192,6 +192,17 @@ fn settle_databases(dir: &Dir, all: &mut Names<'_>, monitor: &Monitor) {
     // Side files come right after their database but for names in between, so the last answers are the ones asked for.
     let mut known: Vec<(usize, bool)> = Vec::new();
     for at in 0..all.found.len() {
+        // What was taken away from a database so that it cannot spoil it is of no use without the one it was of.
+        let aside = database::moved_aside_of(all.name(at)).and_then(|base| all.find(base));
+        if let Some(base) = aside
+            && !all.found[at].hidden
+            && all.found[at].kind == FileType::RegularFile
+            && database::is_one(dir, all.name(base))
+        {
+            all.found[at].hidden = true;
+            dir.scope.left_out.count("side files of databases that a restore moved aside");
+            continue;
+        }
         let Some(base) = database::base_of(all.name(at)).and_then(|base| all.find(base)) else { continue };
         let regular = |found: &Found| matches!(found.kind, FileType::RegularFile | FileType::Unknown);
         if all.found[base].hidden || !regular(&all.found[base]) || !regular(&all.found[at]) {

@@ -66,6 +66,20 @@ fn a_database_in_use_is_captured_with_what_is_in_its_log_and_without_its_side_fi
 }
 
 #[test]
+fn what_a_restore_moved_aside_from_a_database_is_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = application(&folder.path().join("app.db"), "delete");
+    for name in ["app.db-wal.before-restore-0", "app.db-shm.before-restore-10", "notes-wal.before-restore-0", "notes"] {
+        fs_err::write(folder.path().join(name), b"text").unwrap();
+    }
+    let taken = take(folder.path(), FilesOptions::default());
+    assert_eq!(taken.names(), ["app.db", "notes", "notes-wal.before-restore-0"]);
+    let left_out = &taken.captured.facts["left_out"];
+    assert_eq!(left_out["side files of databases that a restore moved aside"], 2, "{left_out}");
+    drop(app);
+}
+
+#[test]
 fn excluding_side_files_does_not_make_their_database_torn() {
     let folder = tempfile::tempdir().unwrap();
     let app = application(&folder.path().join("app.db"), "wal");
