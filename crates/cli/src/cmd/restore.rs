@@ -16,6 +16,9 @@ use std::time::Instant;
 /// How many entries to be removed a plan names; programs get all of them.
 const REMOVALS_TOLD: usize = 20;
 
+/// How many side files of databases a plan names.
+const SIDE_FILES_TOLD: usize = 20;
+
 pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
     if let Some(url) = args.to.as_ref().filter(|to| wiring::is_postgres_url(to.as_os_str())).and_then(|to| to.to_str())
     {
@@ -48,6 +51,7 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
         never_remove: if args.delete { backup::never(config.as_ref(), &chosen) } else { Vec::new() },
         owners: None,
         force: args.force,
+        dry_run: args.dry_run,
     };
     wiring::set_owners(&mut request, args.owners);
     let monitor = run.monitor();
@@ -131,13 +135,24 @@ fn tell_plan(out: &Out, summary: &PlanSummary) -> Result<()> {
             text::count(places.missing)
         ))?;
         for place in &places.examples {
-            out.line(format!("  {} {}", place.state, place.path))?;
+            let because = place.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            out.line(format!("  {} {}{because}", place.state, place.path))?;
         }
         let told = places.examples.len() as u64;
         let all = places.differing + places.missing;
         if all > told {
             out.line(format!("  and {} more", text::count(all - told)))?;
         }
+    }
+    if let Some(obstacle) = &summary.obstacle {
+        out.line(format!("WARNING: the restore itself would be refused now: {obstacle}"))?;
+    }
+    for side in summary.side_files.iter().take(SIDE_FILES_TOLD) {
+        out.line(format!("To be moved aside, since it belongs to a database that is replaced: {side}"))?;
+    }
+    if summary.side_files.len() > SIDE_FILES_TOLD {
+        let more = text::count((summary.side_files.len() - SIDE_FILES_TOLD) as u64);
+        out.line(format!("  and {more} more; --dry-run --output json names every one"))?;
     }
     match &summary.removals {
         Some(removals) => tell_removals(out, removals),
@@ -206,6 +221,11 @@ fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<
     }
     for line in &report.moved_aside {
         out.line(format!("Side file of a database: {line}"))?;
+    }
+    if !report.moved_aside.is_empty() || !report.swapped.is_empty() {
+        out.line(
+            "What was kept of the old databases stays there; remove it when you are sure. `lastgood doctor` names it",
+        )?;
     }
     if report.failures_total > 0 {
         tell_failures(out, report, report.snapshot)?;

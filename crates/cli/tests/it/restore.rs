@@ -154,7 +154,7 @@ fn a_repository_that_cannot_be_written_can_be_restored_from() {
     as_somebody(&["check"]).ok().says(&["no lock could be taken"]);
     as_somebody(&["verify"]).ok();
     as_somebody(&["snapshots"]).ok().says(&["key file", "chmod 600"]);
-    as_somebody(&["backup"]).ends_with(15).says(&["unprotected now"]);
+    as_somebody(&["backup"]).ends_with(15).says(&["unprotected now", "the repository at", "restores from it work"]);
     as_somebody(&["doctor"]).says(&["it cannot be written to: restores work, backups do not"]);
     // So that the folder can be removed again.
     let mut folders = vec![shop.path("backups")];
@@ -253,4 +253,118 @@ fn original_absolute_paths_are_understood_everywhere() {
     shop.run(["restore", "latest", "--to", "some", "--path", file, "--path", database]).ok().says(&["2 files"]);
     assert_eq!(Shop::items(&shop.path("some/shop/shop.db")), ["tea", "cup", "pot"]);
     shop.run(["cat", "latest", "/nowhere/at/all"]).ends_with(14).says(&["lastgood ls", "lastgood find"]);
+}
+
+#[test]
+fn a_damaged_recovery_point_is_no_missing_one() {
+    let shop = Shop::protected();
+    let point = shop.snapshots().pop().unwrap();
+    shop.run(["backup"]).ok();
+    damage(&shop.path("backups/snapshots").join(&point));
+    let to = shop.beside("to");
+    for id in [&point[..], &point[..8]] {
+        let ran = shop.run(["restore", id, "--to", to.to_str().unwrap()]).ends_with(5);
+        ran.says(&[&point[..8], "is damaged", "lastgood snapshots", &format!("snapshots/{point}")]);
+    }
+    shop.run(["restore", "00000000", "--to", to.to_str().unwrap()]).ends_with(14);
+    assert!(!to.exists());
+    let ran =
+        shop.run(["find", "a.txt", "--snapshot", "all"]).ends_with(5).says(&[&point[..8], "could not be searched"]);
+    assert!(ran.stdout.contains("a.txt"), "what is sound is found: {ran:?}");
+    let (code, found) = shop.json(["find", "a.txt", "--snapshot", "all"]);
+    assert_eq!((code, found["damaged"][0]["id"].as_str()), (Some(5), Some(&point[..])), "{found}");
+}
+
+#[test]
+fn a_link_where_a_folder_of_the_recovery_point_goes_is_neither_followed_nor_replaced() {
+    let shop = Shop::protected();
+    let (to, outside) = (shop.beside("restored"), shop.beside("outside"));
+    for folder in [&to, &outside] {
+        fs_err::create_dir(folder).unwrap();
+    }
+    fs_err::write(outside.join("mine"), "mine").unwrap();
+    let link = to.join("uploads");
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    let words = ["restore", "latest", "--to", to.to_str().unwrap(), "--overwrite", "--delete", "--yes"];
+    for words in [&words[..4], &words[..5], &words] {
+        shop.run(words).ends_with(4);
+        assert_eq!(fs_err::read_link(&link).unwrap(), outside);
+        assert_eq!(fs_err::read_dir(&outside).unwrap().count(), 1, "{words:?}");
+    }
+    shop.run(words).ends_with(4).says(&["is a link", outside.to_str().unwrap(), "neither follows nor replaces"]);
+    // The same in place: what was moved to a larger disk is not cut off.
+    fs_err::rename(shop.path("uploads"), shop.beside("large")).unwrap();
+    std::os::unix::fs::symlink(shop.beside("large"), shop.path("uploads")).unwrap();
+    shop.run(["restore", "latest", "--in-place", "--source", "uploads", "--yes"]).ends_with(4).says(&["is a link"]);
+    assert!(shop.path("uploads").is_symlink());
+}
+
+/// Lets everybody read the repository, and its owner alone write to it.
+fn open_repository(shop: &Shop) {
+    let set =
+        |path: &std::path::Path, mode| fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mut folders = vec![shop.path("backups")];
+    while let Some(folder) = folders.pop() {
+        set(&folder, 0o755);
+        for path in fs_err::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { folders.push(path) } else { set(&path, 0o444) }
+        }
+    }
+}
+
+#[test]
+fn a_plan_for_a_place_that_nobody_can_write_to_says_so() {
+    let shop = Shop::protected();
+    for to in ["/proc/x", "/sys/x/y"] {
+        shop.run(["restore", "latest", "--to", to, "--dry-run"]).ends_with(4).says(&["cannot be restored to"]);
+    }
+    open_repository(&shop);
+    let closed = shop.beside("closed");
+    fs_err::create_dir(&closed).unwrap();
+    fs_err::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
+    let to = closed.join("new");
+    let as_somebody = |words: &[&str]| {
+        let mut command = shop.command(words);
+        command.env("LASTGOOD_KEY", shop.key()).env("HOME", shop.beside("nohome"));
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        run(&mut command)
+    };
+    let words = ["restore", "latest", "--to", to.to_str().unwrap(), "--dry-run"];
+    as_somebody(&words).ok().says(&["Plan:", "WARNING: the restore itself would be refused now", "Permission denied"]);
+    as_somebody(&words[..4]).ends_with(15);
+}
+
+#[test]
+fn what_is_the_same_and_belongs_to_somebody_else_is_left_alone() {
+    use std::os::unix::fs::MetadataExt;
+    let shop = Shop::protected();
+    open_repository(&shop);
+    let file = shop.path("uploads/a.txt");
+    let in_place = || {
+        let mut command = shop.command(["restore", "latest", "--in-place", "--source", "uploads", "--yes"]);
+        command.env("LASTGOOD_KEY", shop.key()).env("HOME", shop.beside("nohome"));
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        run(&mut command)
+    };
+    // In a folder that only its owner may write to, and in one that this user could replace it in.
+    for mode in [0o755, 0o777] {
+        fs_err::set_permissions(shop.path("uploads"), std::fs::Permissions::from_mode(mode)).unwrap();
+        shop.run(["backup"]).ok();
+        open_repository(&shop);
+        let before = fs_err::metadata(&file).unwrap();
+        let ran = in_place().ok().says(&["3 files were the same already"]);
+        assert!(!ran.stdout.contains("NOT restored") && !ran.stdout.contains("problem"), "{ran:?}");
+        let after = fs_err::metadata(&file).unwrap();
+        assert_eq!((after.ino(), after.uid(), after.ctime()), (before.ino(), before.uid(), before.ctime()));
+    }
+    // What differs is replaced where that can be.
+    let time = fs_err::metadata(&file).unwrap().modified().unwrap();
+    fs_err::write(&file, "other").unwrap();
+    fs_err::File::open(&file).unwrap().file().set_modified(time).unwrap();
+    in_place();
+    assert_eq!(fs_err::read_to_string(&file).unwrap(), "first");
 }

@@ -3,7 +3,7 @@
 
 use super::place::Base;
 use super::select::Root;
-use super::sidecars;
+use super::sidecars::{self, Logs};
 use super::write::Writer;
 use super::{Destination, RestorePlan, RestoreReport, Swapped};
 use crate::prove::files::split;
@@ -13,12 +13,13 @@ use lastgood_repo::BlobReader;
 use lastgood_sources::files::target::{Scratch, Target, TargetOptions, TreeView};
 use lastgood_sources::sqlite::{self, SwapOptions, plan_swap};
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Databases are restored into folders called so, beside their originals.
-const SCRATCH_PREFIX: &str = ".lastgood-restore";
+pub(crate) const SCRATCH_PREFIX: &str = ".lastgood-restore";
 /// How many examples of each state a report names.
 const EXAMPLES: usize = 20;
 
@@ -42,9 +43,13 @@ pub struct PlaceState {
     pub path: String,
     /// `differs` or `missing`.
     pub state: &'static str,
+    /// What tells that it differs, where its own length and time do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
-pub(super) fn compare(reader: &BlobReader, roots: &[Root], monitor: &Monitor) -> Result<InPlaceReport> {
+/// `logs` are those of databases within trees.
+pub(super) fn compare(reader: &BlobReader, roots: &[Root], logs: &Logs, monitor: &Monitor) -> Result<InPlaceReport> {
     let mut report = InPlaceReport::default();
     for root in roots {
         let origin = root.origin_file().filter(|_| root.is_swap(&Destination::InPlace));
@@ -63,13 +68,23 @@ pub(super) fn compare(reader: &BlobReader, roots: &[Root], monitor: &Monitor) ->
                 (None, Some(view)) => state(view, base.below(walked.path), walked.node)?,
                 (None, None) => MISSING,
             };
+            let log = match &origin {
+                _ if state == MISSING || walked.node.kind != NodeKind::File => None,
+                Some(origin) => sidecars::log_of(origin),
+                None => logs.of(&full).map(Path::to_owned),
+            };
+            let because = log.map(|log| {
+                let log = log.file_name().map_or(log.as_os_str().as_bytes(), OsStr::as_bytes);
+                format!("its log {} holds more than the file itself", display_path(log))
+            });
+            let state = if because.is_some() { DIFFERS } else { state };
             match state {
                 SAME => report.same += 1,
                 MISSING => report.missing += 1,
                 _ => report.differing += 1,
             }
             if state != SAME && report.examples.len() < EXAMPLES {
-                report.examples.push(PlaceState { path: display_path(&full), state });
+                report.examples.push(PlaceState { path: display_path(&full), state, because });
             }
             Ok(())
         })?;
@@ -119,11 +134,14 @@ pub(super) fn execute(
     for root in plan.roots.iter().filter(|r| r.is_swap(&Destination::InPlace)) {
         swap(plan, root, options, monitor, report)?;
     }
+    let replaced = sidecars.databases();
     report.moved_aside = sidecars.move_aside()?;
     for root in trees {
         let base = Base::of(root, &plan.request.to);
         let target = Target::open(base.folder(), options)?;
-        let mut writer = Writer::new(&plan.reader, &target, monitor).removing(plan.summary.removals.as_ref());
+        let mut writer = Writer::new(&plan.reader, &target, monitor)
+            .removing(plan.summary.removals.as_ref())
+            .replacing(replaced.clone());
         let root = Root { above: Vec::new(), ..root.clone() };
         writer.restore(&root, base.below(&root.path))?;
         writer.finish(report)?;

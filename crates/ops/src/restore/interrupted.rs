@@ -2,6 +2,17 @@
 
 use super::{Destination, RestorePlan, RestoreReport};
 
+/// How to go on after the disk was full; `told` is what is known of single files.
+pub(super) fn out_of_room(plan: &RestorePlan, told: Option<&str>) -> String {
+    let id = plan.snapshot.id.short();
+    let told = told.map(|told| format!("{told}. ")).unwrap_or_default();
+    format!(
+        "{told}Every other file is whole, and the restore is not finished. Make room there and run the same command again: \
+         it compares what is there and writes only what is missing or differs. Say {id} in place of a selector such as \
+         `latest`, should there be a newer recovery point by then"
+    )
+}
+
 /// What is at the target now, and how to go on.
 pub(super) fn left(plan: &RestorePlan, report: &RestoreReport) -> String {
     let id = plan.snapshot.id.short();

@@ -2,7 +2,6 @@
 //! It is removed at the end; found at a beginning it means that the restore was interrupted and may be taken up again.
 
 use super::select::Root;
-use super::{conflict, is_occupied};
 use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -80,4 +79,21 @@ pub(super) fn may_begin(folder: &Path, snapshot: SnapshotId, roots: &[Root], ove
         }
     }
     Ok(false)
+}
+
+fn conflict(path: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{path} exists already and is not empty"))
+        .with_hint("choose another folder, or say --overwrite to have what differs overwritten")
+}
+
+/// Reads a directory's names; `None` when there is no such directory.
+fn is_occupied(path: &Path) -> Result<bool> {
+    match fs_err::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+        Ok(meta) if meta.is_dir() => {
+            Ok(fs_err::read_dir(path).with_context(|| format!("look into {}", path.display()))?.next().is_some())
+        }
+        Ok(_) => Ok(true),
+    }
 }

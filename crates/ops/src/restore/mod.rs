@@ -5,6 +5,7 @@
 //! own that must not exist yet, so nothing is overwritten unless that was asked for. A restore that was interrupted
 //! leaves a mark in its folder; repeating it then compares what is there and writes only what is missing.
 
+mod abandon;
 mod already;
 mod compare;
 mod in_place;
@@ -17,22 +18,24 @@ mod sidecars;
 mod window;
 mod write;
 
+pub(crate) use in_place::SCRATCH_PREFIX;
 pub use in_place::{InPlaceReport, PlaceState};
 pub use removals::{Kept, Removal, Removals};
 
 use crate::snapshots::{is_loss, manifest};
 use lastgood_model::manifest::{Manifest, Problem, ProblemKind, SourceOutcome};
 use lastgood_model::node::display_path;
-use lastgood_model::{Context, Error, ErrorKind, Monitor, NodeKind, Result, SnapshotId};
+use lastgood_model::{ErrorKind, Monitor, NodeKind, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, LockMode, Repository, Snapshot};
 use lastgood_sources::files::target::{Overwrite, OwnerPolicy, TargetOptions};
 use mark::Mark;
-use place::Base;
 use select::{Root, Selection};
 use serde::Serialize;
+use sidecars::Sidecars;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use write::Writer;
 
@@ -75,6 +78,8 @@ pub struct RestoreRequest {
     pub owners: Option<OwnerPolicy>,
     /// Replace a database although somebody has it open.
     pub force: bool,
+    /// Only the plan is wanted: that nobody may write to the place now is told in it, and no error.
+    pub dry_run: bool,
 }
 
 impl RestoreRequest {
@@ -89,6 +94,7 @@ impl RestoreRequest {
             never_remove: Vec::new(),
             owners: None,
             force: false,
+            dry_run: false,
         }
     }
 }
@@ -129,9 +135,15 @@ pub struct PlanSummary {
     pub bytes: u64,
     /// True when an interrupted restore is taken up again.
     pub resumes: bool,
+    /// Of a plan that was only wanted to be shown: why the restore could not write to its place now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
     /// For a restore in place: how what is there compares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlaceReport>,
+    /// Side files of databases that would spoil restored ones, and will be moved aside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub side_files: Vec<String>,
     /// What will be removed, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
@@ -237,19 +249,7 @@ pub fn plan(
     };
     let selection = Selection { sources: &request.sources, paths: &request.paths };
     let roots = select::roots(&reader, &snapshot, manifest.as_ref(), &selection, &request.to)?;
-    match &request.to {
-        Destination::Folder(folder) => {
-            place::require_usable(folder)?;
-            refuse_repository(folder, &repository.location())?;
-        }
-        Destination::InPlace => {
-            for root in &roots {
-                let file = root.origin_file().filter(|_| root.is_swap(&request.to));
-                let folder = file.as_deref().map(|file| file.parent().unwrap_or(Path::new("/")));
-                place::require_usable(folder.unwrap_or(Base::of(root, &request.to).folder()))?;
-            }
-        }
-    }
+    let obstacle = place::judge(&roots, &request, &repository.location())?;
     request.never_remove.push(PathBuf::from(repository.location()));
     let mut already = None;
     let resumes = match &request.to {
@@ -283,7 +283,9 @@ pub fn plan(
         dirs: 0,
         bytes: 0,
         resumes,
+        obstacle,
         in_place: None,
+        side_files: Vec::new(),
         removals: None,
     };
     for root in &roots {
@@ -298,12 +300,21 @@ pub fn plan(
             Ok(())
         })?;
     }
+    let overwrites = request.overwrite || resumes || request.to == Destination::InPlace;
+    let sides = if overwrites {
+        let trees: Vec<&Root> = roots.iter().filter(|root| !root.is_swap(&request.to)).collect();
+        sidecars::find(&reader, &snapshot, &trees, monitor, |path| request.to.place_of(path))?
+    } else {
+        Sidecars::default()
+    };
+    let spared = sides.paths();
+    let mut side_files: Vec<String> = spared.iter().map(|path| display_path(path)).collect();
+    side_files.sort_unstable();
+    summary.side_files = side_files;
     if request.to == Destination::InPlace {
-        summary.in_place = Some(in_place::compare(&reader, &roots, monitor)?);
+        summary.in_place = Some(in_place::compare(&reader, &roots, &sides.logs(), monitor)?);
     }
     if request.delete_extra {
-        let trees: Vec<&Root> = roots.iter().filter(|root| !root.is_swap(&request.to)).collect();
-        let spared = sidecars::find(&reader, &snapshot, &trees, monitor, |path| request.to.place_of(path))?.paths();
         summary.removals = Some(removals::find(&reader, &roots, &request, &spared, monitor)?);
     }
     Ok(RestorePlan {
@@ -372,6 +383,10 @@ impl RestorePlan {
         if let Err(error) = self.carry_out(options, monitor, &mut report) {
             return Err(match error.kind() {
                 ErrorKind::Cancelled => error.with_hint(interrupted::left(&self, &report)),
+                ErrorKind::NoSpace => {
+                    let hint = interrupted::out_of_room(&self, error.hint());
+                    error.with_hint(hint)
+                }
                 _ => error,
             });
         }
@@ -391,6 +406,7 @@ impl RestorePlan {
                 (report.dirs, report.bytes) = (self.summary.dirs, found.bytes);
             }
             Destination::Folder(folder) => {
+                let mut replaced = HashSet::new();
                 if options.overwrite != Overwrite::Never {
                     let place = |path: &[u8]| self.request.to.place_of(path);
                     let roots: Vec<&Root> = self.roots.iter().collect();
@@ -398,6 +414,7 @@ impl RestorePlan {
                     if !self.request.force {
                         sidecars.require_unused()?;
                     }
+                    replaced = sidecars.databases();
                     report.moved_aside = sidecars.move_aside()?;
                 }
                 let target = place::open(folder, options)?;
@@ -405,7 +422,8 @@ impl RestorePlan {
                 let made_before = self.resumes && !self.request.overwrite;
                 let mut writer = Writer::new(&self.reader, &target, monitor)
                     .resuming(made_before)
-                    .removing(self.summary.removals.as_ref());
+                    .removing(self.summary.removals.as_ref())
+                    .replacing(replaced);
                 for root in &self.roots {
                     writer.restore(root, &root.path)?;
                 }
@@ -448,33 +466,4 @@ fn lacks(manifest: &Manifest) -> Vec<String> {
     });
     let problems = manifest.problems.iter().take(5).map(|p| format!("{}: {}", p.path, p.message));
     told.chain(problems).collect()
-}
-
-/// What is restored is not sealed; it must not lie among what is.
-fn refuse_repository(folder: &Path, location: &str) -> Result<()> {
-    let absolute = std::path::absolute(folder).with_context(|| format!("find {}", folder.display()))?;
-    let known = absolute.ancestors().find_map(|a| fs_err::canonicalize(a).ok()).unwrap_or_default();
-    let repository = fs_err::canonicalize(location).unwrap_or_else(|_| PathBuf::from(location));
-    if absolute.starts_with(&repository) || known.starts_with(&repository) {
-        return Err(Error::new(ErrorKind::Conflict, format!("{} lies in the repository itself", folder.display()))
-            .with_hint("choose a folder outside of it: what is restored is not encrypted"));
-    }
-    Ok(())
-}
-
-fn conflict(path: &str) -> Error {
-    Error::new(ErrorKind::Conflict, format!("{path} exists already and is not empty"))
-        .with_hint("choose another folder, or say --overwrite to have what differs overwritten")
-}
-
-/// Reads a directory's names; `None` when there is no such directory.
-fn is_occupied(path: &Path) -> Result<bool> {
-    match fs_err::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
-        Ok(meta) if meta.is_dir() => {
-            Ok(fs_err::read_dir(path).with_context(|| format!("look into {}", path.display()))?.next().is_some())
-        }
-        Ok(_) => Ok(true),
-    }
 }

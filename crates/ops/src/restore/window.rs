@@ -81,6 +81,11 @@ impl Pending {
         *lock(&self.handle) = Some(Arc::new(handle));
     }
 
+    /// Has the next write make a file anew.
+    pub(super) fn drop_handle(&self) {
+        *lock(&self.handle) = None;
+    }
+
     pub(super) fn opened(&self) -> Option<Arc<FileHandle>> {
         lock(&self.handle).clone()
     }
@@ -114,6 +119,16 @@ impl Pending {
         } else {
             handle.write_at(self.offsets[blob], data)
         }
+    }
+
+    /// Removes what there is of a file that was written to and will not be completed by this run; true when there was
+    /// something.
+    pub(super) fn abandon(&self, target: &Target) -> Result<bool> {
+        let Some(handle) = lock(&self.handle).take() else { return Ok(false) };
+        if !handle.is_fresh() && !self.touched.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        target.discard(&self.dir, &handle).map(|()| true)
     }
 
     fn is_whole(&self) {

@@ -1,7 +1,8 @@
 //! Writing trees: directories as they are walked, files window by window in the order in which their blobs lie, hard
 //! links when their first name is whole, directories' metadata when all in them is done.
 
-use super::compare::differing;
+use super::abandon::abandon;
+use super::compare::left_to_write;
 use super::removals::Removals;
 use super::select::Root;
 use super::window::{Pending, is_final};
@@ -14,7 +15,7 @@ use lastgood_repo::{BlobReader, Fetch, FetchRequest};
 use lastgood_sources::files::target::{DirHandle, ParkedDir, Target};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A window is closed at so many blobs,
@@ -43,6 +44,8 @@ pub(super) struct Writer<'a> {
     resumes: bool,
     /// What may be removed.
     removals: Option<&'a Removals>,
+    /// Paths of files that are replaced, whatever they hold.
+    replaced: HashSet<Vec<u8>>,
     /// First names by device, inode and what is there.
     links: HashMap<(u64, u64, u64), First>,
     links_waiting: Vec<Link>,
@@ -112,6 +115,7 @@ impl<'a> Writer<'a> {
             above: BTreeMap::new(),
             resumes: false,
             removals: None,
+            replaced: HashSet::new(),
             links: HashMap::new(),
             links_waiting: Vec::new(),
             tally: Tally::default(),
@@ -131,9 +135,22 @@ impl<'a> Writer<'a> {
         self
     }
 
+    /// Files at these paths are made anew, also when they hold the right content: somebody may write to their inodes.
+    pub(super) fn replacing(mut self, paths: HashSet<Vec<u8>>) -> Self {
+        self.replaced = paths;
+        self
+    }
+
     /// Restores one root at `path` below the target. Directories above it get the metadata the snapshot has for them,
     /// where this restore makes them, once all roots are done ([`Self::finish`]).
+    ///
+    /// # Errors
+    /// When nothing more can be restored. Of a full disk the hint tells which files were incomplete and are removed again.
     pub(super) fn restore(&mut self, root: &Root, path: &[u8]) -> Result<()> {
+        self.restore_below(root, path).map_err(|error| abandon(&self.window, self.target, error))
+    }
+
+    fn restore_below(&mut self, root: &Root, path: &[u8]) -> Result<()> {
         let mut above = path.split(|b| *b == b'/').collect::<Vec<_>>();
         above.pop();
         let mut dir = Arc::new(self.target.dir(b"")?);
@@ -283,8 +300,11 @@ impl<'a> Writer<'a> {
         }
         let blobs = pending.blobs();
         let in_the_way = !pending.dir.is_created() && self.target.existing(&pending.dir, &pending.node.name)?.is_some();
-        if in_the_way {
+        let is_replaced = !self.replaced.is_empty() && self.replaced.contains(&pending.dir.path_of(&pending.node.name));
+        if in_the_way && !is_replaced {
             match self.target.open_existing(&pending.dir, &pending.node) {
+                // Content of no blobs is never compared.
+                Ok(Some(handle)) if blobs == 0 && handle.is_only_to_compare() && !handle.is_empty()? => {}
                 Ok(Some(handle)) => pending.set_handle(handle),
                 Ok(None) => {}
                 Err(error) => return self.failed(&pending.dir.clone(), &pending.node, error),
@@ -355,7 +375,26 @@ impl<'a> Writer<'a> {
         let window = std::mem::take(&mut self.window);
         let wanted = std::mem::take(&mut self.wanted);
         self.open_files = 0;
-        let wanted = self.compare(&window, wanted)?;
+        if let Err(error) = self.run_over(&window, wanted) {
+            // What becomes of files that were begun is for the caller to say.
+            self.window = window;
+            return Err(error);
+        }
+        for file in window {
+            if let Some(error) = file.take_failure() {
+                self.failed(&file.dir, &file.node, error)?;
+            } else if file.finished.swap(false, Ordering::Relaxed) {
+                self.tally.files.fetch_add(1, Ordering::Relaxed);
+                self.tally.bytes.fetch_add(file.node.size, Ordering::Relaxed);
+                self.monitor.counters.files.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_over(&self, window: &[Arc<Pending>], wanted: Vec<(u32, u32)>) -> Result<()> {
+        let (wanted, files_same) = left_to_write(window, wanted, self.target, self.monitor)?;
+        self.tally.files_same.fetch_add(files_same, Ordering::Relaxed);
         let place = |file: u32, blob: u32| u64::from(file) << 32 | u64::from(blob);
         let file_of = |place: u64| &window[(place >> 32) as usize];
         let requests = wanted.into_iter().filter_map(|(file, blob)| {
@@ -391,72 +430,10 @@ impl<'a> Writer<'a> {
             },
             lost,
         )?;
-        if let Some(error) = stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            return Err(error);
+        match stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
-        for file in window {
-            if let Some(error) = file.take_failure() {
-                self.failed(&file.dir, &file.node, error)?;
-            } else if file.finished.swap(false, Ordering::Relaxed) {
-                self.tally.files.fetch_add(1, Ordering::Relaxed);
-                self.tally.bytes.fetch_add(file.node.size, Ordering::Relaxed);
-                self.monitor.counters.files.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves out the blobs that are in place already.
-    fn compare(&self, window: &[Arc<Pending>], wanted: Vec<(u32, u32)>) -> Result<Vec<(u32, u32)>> {
-        let existing: Vec<usize> =
-            (0..window.len()).filter(|i| window[*i].opened().is_some_and(|handle| !handle.is_fresh())).collect();
-        if existing.is_empty() {
-            return Ok(wanted);
-        }
-        let same: Mutex<HashMap<u32, Vec<bool>>> = Mutex::default();
-        let stop: Mutex<Option<Error>> = Mutex::new(None);
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-                scope.spawn(|| {
-                    let mut buffer = Vec::new();
-                    while let Some(index) = existing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let file = &window[*index];
-                        let Some(handle) = file.opened() else { continue };
-                        let outcome =
-                            self.monitor.check_cancelled().and_then(|()| differing(file, &handle, &mut buffer));
-                        match outcome {
-                            Ok(differs) => {
-                                same.lock().unwrap_or_else(|e| e.into_inner()).insert(*index as u32, differs);
-                            }
-                            Err(error) => {
-                                stop.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
-                                return;
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        if let Some(error) = stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            return Err(error);
-        }
-        let same = same.into_inner().unwrap_or_else(|e| e.into_inner());
-        self.tally
-            .files_same
-            .fetch_add(same.values().filter(|d| d.iter().all(|differs| !differs)).count() as u64, Ordering::Relaxed);
-        let mut left = Vec::with_capacity(wanted.len());
-        for (file, blob) in wanted {
-            if same.get(&file).is_none_or(|differs| differs[blob as usize]) {
-                left.push((file, blob));
-            } else {
-                let pending = &window[file as usize];
-                let length = pending.offsets[blob as usize + 1] - pending.offsets[blob as usize];
-                self.monitor.counters.bytes.fetch_add(length, Ordering::Relaxed);
-                pending.settle(self.target, self.monitor)?;
-            }
-        }
-        Ok(left)
     }
 
     /// Notes one entry that could not be restored; errors that will meet every further entry end the run instead.
@@ -474,10 +451,14 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self, report: &mut RestoreReport) -> Result<()> {
+    fn end(&mut self) -> Result<()> {
         self.flush()?;
         self.dirs_finished = std::mem::take(&mut self.above).into_values().collect();
-        self.flush()?;
+        self.flush()
+    }
+
+    pub(super) fn finish(mut self, report: &mut RestoreReport) -> Result<()> {
+        self.end().map_err(|error| abandon(&self.window, self.target, error))?;
         let tally = self.tally;
         report.files += tally.files.into_inner();
         report.files_same += tally.files_same.into_inner();

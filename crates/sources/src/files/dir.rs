@@ -244,6 +244,16 @@ impl TreeDir for Dir {
 /// True for file systems that show the kernel's state rather than keep anything: reading them is endless, blocks, or
 /// has effects, and nothing of them can be restored.
 fn is_pseudo(fd: &OwnedFd) -> bool {
+    fstatfs(fd).is_ok_and(|fs| is_of_kernel(&fs))
+}
+
+/// True for a folder of a file system that shows the kernel's state, such as `/proc` and `/sys`: nothing can be kept
+/// there. False where that cannot be found out.
+pub fn keeps_nothing(folder: &std::path::Path) -> bool {
+    rustix::fs::statfs(folder).is_ok_and(|fs| is_of_kernel(&fs))
+}
+
+fn is_of_kernel(fs: &rustix::fs::StatFs) -> bool {
     // From linux/magic.h: proc, sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs, selinuxfs, bpf, pstore,
     // mqueue, configfs, binfmt_misc, efivarfs, fusectl, rpc_pipefs, nsfs, autofs (not yet mounted).
     const MAGICS: [u32; 19] = [
@@ -268,7 +278,7 @@ fn is_pseudo(fd: &OwnedFd) -> bool {
         0x0187,
     ];
     // The field's width and sign differ between architectures; every magic fits its low 32 bits.
-    fstatfs(fd).is_ok_and(|fs| MAGICS.contains(&(fs.f_type as u64 as u32)))
+    MAGICS.contains(&(fs.f_type as u64 as u32))
 }
 
 /// The node of a directory or file outside any [`Dir`], fully described, through the links in `path`.

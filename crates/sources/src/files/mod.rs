@@ -37,6 +37,8 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 
+pub use dir::keeps_nothing;
+
 use exclude::Patterns;
 use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::source::{Captured, Finding, Sink, Source};

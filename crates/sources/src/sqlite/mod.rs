@@ -26,11 +26,11 @@ mod users;
 mod verify;
 
 pub use facts::{DigestLevel, Facts, Method};
-pub use header::{HEADER_BYTES, looks_like_database};
+pub use header::{HEADER_BYTES, is_database_file, looks_like_database};
 pub use image::EXTENT_BYTES;
 pub use reader::{capture_file, capture_file_with, is_sidecar_of};
 pub use swap::{Step, SwapOptions, SwapPlan, SwapReport, plan_swap, swap_in};
-pub use users::{User, Users, of as users_of};
+pub use users::{User, Users, of as users_of, of_any as users_of_any};
 pub use verify::{Check, VerifyReport, verify_file, verify_file_until};
 
 use image::Image;

@@ -34,10 +34,15 @@ pub struct Users {
 
 /// Looks for processes, this one included, that have the database at `file` or one of its sidecars open.
 pub fn of(file: &Path) -> Users {
-    let names = ["", "-wal", "-shm", "-journal"].map(|suffix| sidecar(file, suffix));
+    of_any([file])
+}
+
+/// The same for any of several databases, in one look at all processes.
+pub fn of_any<'a>(files: impl IntoIterator<Item = &'a Path>) -> Users {
+    let names = files.into_iter().flat_map(|file| ["", "-wal", "-shm", "-journal"].map(|suffix| sidecar(file, suffix)));
     let keys: Vec<(u64, u64)> =
-        names.iter().filter_map(|name| fs_err::metadata(name).ok()).map(|m| (m.dev(), m.ino())).collect();
-    by_inode(&keys)
+        names.filter_map(|name| fs_err::metadata(name).ok()).map(|m| (m.dev(), m.ino())).collect();
+    if keys.is_empty() { Users { found: Vec::new(), hidden: Some(0) } } else { by_inode(&keys) }
 }
 
 /// Looks for processes that have one of these files, by device and inode, open.

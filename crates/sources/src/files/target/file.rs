@@ -3,6 +3,7 @@
 use super::metadata::{self, Held, Seen, Subject};
 use super::place::{DirHandle, Place};
 use super::{Overwrite, Target, io_error};
+use crate::sqlite::{HEADER_BYTES, looks_like_database};
 use lastgood_model::{Error, Monitor, Node, NodeKind, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
@@ -19,6 +20,8 @@ pub struct FileHandle {
     place: Arc<Place>,
     name: Box<[u8]>,
     fresh: bool,
+    /// Its content must not be changed under this inode.
+    only_to_compare: bool,
     inherited_acl: bool,
     /// End of the furthest write.
     end: AtomicU64,
@@ -28,6 +31,12 @@ impl FileHandle {
     /// True for a new and empty file, false for one that was there and may hold the right content already.
     pub fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// True for one that was there and must not be written to, though it may hold the right content already. Where it
+    /// does not, drop it and let [`Target::create_file`] put another in its place.
+    pub fn is_only_to_compare(&self) -> bool {
+        self.only_to_compare
     }
 
     /// Its path, root included, for messages.
@@ -88,6 +97,12 @@ impl FileHandle {
         Ok(self.len()? == 0)
     }
 
+    fn begins_as_database(&self) -> Result<bool> {
+        let mut head = [0; HEADER_BYTES];
+        let length = self.read_at(0, &mut head)?;
+        Ok(looks_like_database(&head[..length]))
+    }
+
     fn seen(&self) -> Result<Seen> {
         Held::Open(self.fd.as_fd()).stat().map_err(|e| self.error("look at", e))
     }
@@ -105,14 +120,19 @@ impl Target {
             place: Arc::clone(&dir.place),
             name: node.name.as_slice().into(),
             fresh: true,
+            only_to_compare: false,
             inherited_acl: dir.traits.default_acl,
             end: AtomicU64::new(0),
         })
     }
 
-    /// Opens the file `node.name` in `dir` for comparing and rewriting in place. `None` when there is none, or when it
-    /// must not be rewritten but replaced ([`Target::create_file`] does that): it is no regular file, has other names
-    /// that would change with it, belongs to somebody who may hold it open, or cannot be written to.
+    /// Opens the file `node.name` in `dir` for comparing and rewriting in place. `None` when there is none, or when it can
+    /// only be replaced ([`Target::create_file`] does that): it is no regular file, has other names that would change with
+    /// it, or belongs to somebody else who may hold it open.
+    ///
+    /// Some may be compared and not rewritten ([`FileHandle::is_only_to_compare`]): a SQLite database, because whoever has
+    /// it open would go on writing what belongs to its old content; and a file that cannot be written to, or belongs to
+    /// somebody else, and has the metadata of `node` already.
     /// [`ErrorKind::Conflict`](lastgood_model::ErrorKind::Conflict) when nothing may be overwritten and something is there.
     pub fn open_existing(&self, dir: &DirHandle, node: &Node) -> Result<Option<FileHandle>> {
         self.check_kind(node, NodeKind::File, dir, &node.name)?;
@@ -121,32 +141,60 @@ impl Target {
             self.clear(dir, &node.name)?;
         }
         let owner = self.owners.wanted(node).map_or(self.own.0, |(uid, _)| uid);
-        let usable = |seen: &Seen| {
-            seen.kind == NodeKind::File && seen.links == 1 && (seen.uid == self.own.0 || seen.uid == owner)
-        };
-        if !usable(&seen) {
+        let single = |seen: &Seen| seen.kind == NodeKind::File && seen.links == 1;
+        let usable = |seen: &Seen| single(seen) && (seen.uid == self.own.0 || seen.uid == owner);
+        if usable(&seen)
+            && let Some(mut file) = self.open_there(dir, node, OFlags::RDWR)?
+        {
+            file.only_to_compare = file.begins_as_database()?;
+            return Ok(usable(&file.seen()?).then_some(file));
+        }
+        if !single(&seen) || (seen.mode, seen.mtime) != (node.mode & 0o7777, node.mtime) {
             return Ok(None);
         }
+        let Some(mut file) = self.open_there(dir, node, OFlags::RDONLY)? else { return Ok(None) };
+        file.only_to_compare = true;
+        let seen = file.seen()?;
+        let fits =
+            single(&seen) && metadata::is_recorded(Held::Open(file.fd.as_fd()), &seen, node, self.options.xattrs);
+        Ok(fits.then_some(file))
+    }
+
+    /// Opens a regular file that is there; `None` when it is another thing by now, or closed to us.
+    fn open_there(&self, dir: &DirHandle, node: &Node, access: OFlags) -> Result<Option<FileHandle>> {
         // Should a fifo or device have taken its place since, opening it must neither wait nor become our terminal.
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&dir.fd, node.name.as_slice(), flags, Mode::empty()) {
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let open = |flags| rustix::fs::openat(&dir.fd, node.name.as_slice(), flags, Mode::empty());
+        // Looking at a file that is the same need not change when it was last read; others' files do not allow that.
+        let opened = match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
+            opened => opened,
+        };
+        let fd = match opened {
             Ok(fd) => fd,
             Err(
-                Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::TXTBSY | Errno::ACCESS | Errno::PERM,
+                Errno::NOENT
+                | Errno::LOOP
+                | Errno::ISDIR
+                | Errno::NXIO
+                | Errno::TXTBSY
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::ROFS,
             ) => {
                 return Ok(None);
             }
             Err(e) => return Err(io_error(self.act("open", dir, &node.name), e)),
         };
-        let file = FileHandle {
+        Ok(Some(FileHandle {
             fd,
             place: Arc::clone(&dir.place),
             name: node.name.as_slice().into(),
             fresh: false,
+            only_to_compare: false,
             inherited_acl: false,
             end: AtomicU64::new(0),
-        };
-        Ok(usable(&file.seen()?).then_some(file))
+        }))
     }
 
     /// Gives the file its length (`node.size`; beyond what was written a hole) and its metadata. Call it once, after the

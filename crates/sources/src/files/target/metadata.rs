@@ -115,6 +115,17 @@ impl Held<'_> {
         }
     }
 
+    /// True when the attribute is there and is exactly this.
+    fn has_xattr(self, name: &str, value: &[u8]) -> bool {
+        // One byte more, to see that it is not longer.
+        let mut there = vec![0; value.len() + 1];
+        let length = match self {
+            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut there[..]),
+            Self::Pinned(fd) => rustix::fs::getxattr(Self::proc_path(fd), name, &mut there[..]),
+        };
+        length == Ok(value.len()) && there[..value.len()] == *value
+    }
+
     fn remove_xattr(self, name: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Open(fd) => rustix::fs::fremovexattr(fd, name),
@@ -203,6 +214,9 @@ pub(super) fn apply(subject: &Subject<'_>, node: &Node, owners: &Owners, xattrs:
             mode_known &= !remove_stale(held, node, &problem);
         }
         for xattr in node.xattrs.iter().filter(|x| !is_acl(&x.name)) {
+            if !subject.fresh && held.has_xattr(&xattr.name, &xattr.value) {
+                continue;
+            }
             if let Err(errno) = held.set_xattr(&xattr.name, &xattr.value) {
                 problem(&format!("set attribute {:?}", xattr.name), errno);
             }
@@ -222,6 +236,9 @@ pub(super) fn apply(subject: &Subject<'_>, node: &Node, owners: &Owners, xattrs:
         }
         if xattrs && node.xattrs.iter().any(|x| is_acl(&x.name)) {
             for xattr in node.xattrs.iter().filter(|x| is_acl(&x.name)) {
+                if !subject.fresh && held.has_xattr(&xattr.name, &xattr.value) {
+                    continue;
+                }
                 if let Err(errno) = held.set_xattr(&xattr.name, &xattr.value) {
                     problem(&format!("set attribute {:?}", xattr.name), errno);
                 }
@@ -238,8 +255,25 @@ pub(super) fn apply(subject: &Subject<'_>, node: &Node, owners: &Owners, xattrs:
     if (subject.fresh || !same_times)
         && let Err(errno) = held.set_times(node.atime, node.mtime)
     {
-        problem("set times", errno);
+        // Looking at somebody else's entry changes when it was last read, which is no loss.
+        let only_read = !subject.fresh && subject.seen.mtime == node.mtime && errno == Errno::PERM;
+        if !only_read {
+            problem("set times", errno);
+        }
     }
+}
+
+/// True when an entry that is there has owner, mode, modification time and attributes as they were recorded.
+pub(super) fn is_recorded(held: Held<'_>, seen: &Seen, node: &Node, xattrs: bool) -> bool {
+    let same = (seen.uid, seen.gid, seen.mode, seen.mtime) == (node.uid, node.gid, node.mode & 0o7777, node.mtime);
+    if !same || !xattrs {
+        return same;
+    }
+    let has_stale = match held.list_xattrs() {
+        Ok(names) => stale(&names, node).next().is_some(),
+        Err(errno) => errno != Errno::OPNOTSUPP,
+    };
+    !has_stale && node.xattrs.iter().all(|x| held.has_xattr(&x.name, &x.value))
 }
 
 /// Changes owner and group, or the group alone where only that is permitted, and tells in `owner` what is so now.
@@ -294,13 +328,8 @@ fn remove_stale(held: Held<'_>, node: &Node, problem: &dyn Fn(&str, Errno)) -> b
         }
     };
     let mut removed_acl = false;
-    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+    for name in stale(&names, node) {
         let text = String::from_utf8_lossy(name);
-        let ours =
-            text.starts_with("user.") || text.starts_with("trusted.") || text == "security.capability" || is_acl(&text);
-        if !ours || node.xattrs.iter().any(|x| x.name.as_bytes() == name) {
-            continue;
-        }
         match held.remove_xattr(name) {
             Ok(()) => removed_acl |= is_acl(&text),
             Err(Errno::NODATA) => {}
@@ -308,4 +337,14 @@ fn remove_stale(held: Held<'_>, node: &Node, problem: &dyn Fn(&str, Errno)) -> b
         }
     }
     removed_acl
+}
+
+/// Of a list of attributes those that the node does not have and that are not the system's own.
+fn stale<'n>(names: &'n [u8], node: &'n Node) -> impl Iterator<Item = &'n [u8]> {
+    names.split(|b| *b == 0).filter(|name| !name.is_empty()).filter(|name| {
+        let text = String::from_utf8_lossy(name);
+        let ours =
+            text.starts_with("user.") || text.starts_with("trusted.") || text == "security.capability" || is_acl(&text);
+        ours && !node.xattrs.iter().any(|x| x.name.as_bytes() == *name)
+    })
 }
