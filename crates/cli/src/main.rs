@@ -59,7 +59,7 @@ fn start() -> ExitCode {
             let code = failure.exit_code();
             // After a signal nothing more is read: the user wants to be gone.
             let is_asked = !run.stop.is_stopped() && !failure.is_slip();
-            let protection = is_asked.then(|| run.protection()).flatten();
+            let protection = is_asked.then(|| run.protection(&failure)).flatten();
             failure.tell(&run.out, protection.as_ref());
             code
         }

@@ -35,9 +35,15 @@ impl LastGood {
 }
 
 impl Protection {
-    /// Looks at a repository. `app` narrows it to the points of one application, `sources` names what it consists of.
-    pub(crate) fn of(repository: &Repository, app: Option<&str>, sources: &[String]) -> Result<Self> {
-        let last_good = last_good(repository, app)?;
+    /// Looks at a repository. `app` narrows it to the points of one application, `sources` names what it consists of, and
+    /// none of `doubtful` counts as good.
+    pub(crate) fn of(
+        repository: &Repository,
+        app: Option<&str>,
+        sources: &[String],
+        doubtful: &[SnapshotId],
+    ) -> Result<Self> {
+        let last_good = last_good_but(repository, app, doubtful)?;
         let unprotected = (!sources.is_empty()).then(|| match &last_good {
             Some(_) => format!("whatever changed since then in {}", sources.join(", ")),
             None => format!("everything: {}", sources.join(", ")),

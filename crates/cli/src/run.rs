@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::config::{Config, LoadError, RepositoryConfig, SecretRef, nearest, secret};
 use crate::errors::Failure;
+use crate::exit_code::ExitCode;
 use crate::local::cache_folder;
 use crate::output::Out;
 use crate::progress::Progress;
@@ -10,7 +11,7 @@ use crate::protection::Protection;
 use crate::stop::Stop;
 use crate::wiring::Place;
 use lastgood_model::selector::Selector;
-use lastgood_model::{Context, Error, ErrorKind, Monitor, Result};
+use lastgood_model::{Context, Error, ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::{Compression, OpenOptions, Repository, Snapshot};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -31,6 +32,8 @@ struct Stakes {
     sources: Vec<String>,
     app: Option<String>,
     repository: Option<Arc<Repository>>,
+    /// Recovery points that were read from.
+    picked: Vec<SnapshotId>,
 }
 
 /// A repository that was chosen, not opened yet.
@@ -118,11 +121,13 @@ impl Run {
         stakes.sources = config.map(|c| c.sources.iter().map(|s| s.name.clone()).collect()).unwrap_or_default();
     }
 
-    /// What a failure means for the data, as far as it can be found out now.
-    pub(crate) fn protection(&self) -> Option<Protection> {
+    /// What a failure means for the data, as far as it can be found out now. When it tells of damage, no recovery point
+    /// that was being read counts as good.
+    pub(crate) fn protection(&self, failure: &Failure) -> Option<Protection> {
         let stakes = self.stakes.lock().unwrap_or_else(PoisonError::into_inner);
+        let doubtful = if failure.exit_code() == ExitCode::Damage { stakes.picked.as_slice() } else { &[] };
         match &stakes.repository {
-            Some(repository) => match Protection::of(repository, stakes.app.as_deref(), &stakes.sources) {
+            Some(repository) => match Protection::of(repository, stakes.app.as_deref(), &stakes.sources, doubtful) {
                 Ok(protection) => Some(protection),
                 Err(error) => {
                     tracing::debug!(error = %error.chain(), "the last good recovery point could not be found out");
@@ -247,7 +252,9 @@ impl Run {
     /// The recovery point a person named.
     pub(crate) fn pick(&self, repository: &Repository, selector: &str, app: Option<&str>) -> Result<Snapshot> {
         let selector: Selector = selector.parse()?;
-        lastgood_ops::snapshots::pick(repository, &selector, app)
+        let snapshot = lastgood_ops::snapshots::pick(repository, &selector, app)?;
+        self.stakes.lock().unwrap_or_else(PoisonError::into_inner).picked.push(snapshot.id);
+        Ok(snapshot)
     }
 }
 

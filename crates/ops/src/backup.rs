@@ -92,8 +92,10 @@ pub struct BackupReport {
     pub bytes_stored: u64,
     /// Packs written.
     pub packs: u64,
-    /// Packs taken over from a run that had died.
+    /// Packs that no index file listed and that were listed anew: a run that had died left them, or an index file is lost.
     pub packs_adopted: u64,
+    /// True when an index file was damaged or gone. It was made anew, from the packs' own lists of their content.
+    pub index_was_lost: bool,
 }
 
 /// Takes one recovery point of `sources`.
@@ -125,6 +127,7 @@ pub fn run(
     let session = Session::begin(repository.clone(), monitor.clone(), session_options)?;
     let started = session.started();
     let packs_adopted = session.adopted_packs() as u64;
+    let index_was_lost = session.index_was_lost();
 
     let mut records = Vec::new();
     let mut failures = Vec::new();
@@ -199,6 +202,7 @@ pub fn run(
         bytes_stored: c.bytes_stored.load(Relaxed),
         packs: published.map_or(0, |p: lastgood_repo::Published| pack_count(&p.packs)),
         packs_adopted,
+        index_was_lost,
     })
 }
 

@@ -42,6 +42,7 @@ pub struct ServerRestorePlan {
     folder: SourceFolder,
     server: Conninfo,
     databases: Vec<Database>,
+    manifest_damaged: bool,
     incomplete: Vec<String>,
     /// What it comes to.
     pub summary: ServerPlanSummary,
@@ -88,6 +89,8 @@ pub struct ServerRestoreReport {
     pub to: String,
     /// Each database.
     pub databases: Vec<DatabaseRestoreReport>,
+    /// True when the recovery point's own manifest is damaged in the repository: what it told of the source is not known.
+    pub manifest_damaged: bool,
     /// What the recovery point itself lacks of this source.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<String>,
@@ -107,10 +110,15 @@ pub fn plan(
 ) -> Result<ServerRestorePlan> {
     let lock = reading_lock(repository)?;
     let reader = repository.reader()?;
+    let mut manifest_damaged = false;
     let manifest = match manifest(&reader, snapshot) {
         Ok(manifest) => manifest,
         // What was saved tells enough by itself, once somebody says which source is meant.
-        Err(error) if request.source.is_some() && is_loss(&error) => None,
+        Err(error) if request.source.is_some() && is_loss(&error) => {
+            manifest_damaged = error.kind() == ErrorKind::Corrupt;
+            tracing::warn!("the recovery point's manifest cannot be read: {}", error.chain());
+            None
+        }
         Err(error) => return Err(error),
     };
     let record = match (&manifest, &request.source) {
@@ -149,7 +157,7 @@ pub fn plan(
     };
     let problems = manifest.iter().flat_map(|manifest| &manifest.problems).filter(|problem| problem.source == source);
     let incomplete = problems.map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-    Ok(ServerRestorePlan { folder, server: request.server, databases, incomplete, summary, lock })
+    Ok(ServerRestorePlan { folder, server: request.server, databases, manifest_damaged, incomplete, summary, lock })
 }
 
 /// The folder of a source, to be read from.
@@ -300,6 +308,7 @@ impl ServerRestorePlan {
             source: self.summary.source,
             to,
             databases: done,
+            manifest_damaged: self.manifest_damaged,
             incomplete: self.incomplete,
         })
     }

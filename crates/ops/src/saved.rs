@@ -83,7 +83,7 @@ impl SavedReader for FileContent<'_> {
             .iter()
             .zip(0..)
             .take_while(|(id, place)| {
-                let length = self.folder.reader.index.find(**id).map_or(0, |l| u64::from(l.plain_length()));
+                let length = self.folder.reader.locate(**id).map_or(0, |l| u64::from(l.plain_length()));
                 bytes += length;
                 *place == 0 || bytes <= WINDOW_BYTES
             })

@@ -57,6 +57,8 @@ pub enum LockMode {
 pub struct LockFindings {
     /// Locks left behind by runs that died; they were cleared away.
     pub stale_removed: usize,
+    /// Locks of others that were there a moment ago and may be alive.
+    pub others: usize,
 }
 
 /// A lock, held until dropped; refreshed by a thread of its own meanwhile.
@@ -205,6 +207,7 @@ fn look(
     mine: Option<Id>,
     findings: &mut LockFindings,
 ) -> Result<()> {
+    findings.others = 0;
     for (id, _) in store.list(ObjectKind::Lock)? {
         if Some(id) == mine {
             continue;
@@ -227,29 +230,48 @@ fn look(
                 findings.stale_removed += 1;
             }
         } else if file.exclusive || mode == LockMode::Exclusive {
-            return Err(locked(&file, clock()));
+            return Err(locked(&file, &format!("{}/{key}", store.location()), clock()));
+        } else {
+            findings.others += 1;
         }
     }
     Ok(())
 }
 
-/// What to tell whoever has to wait for `file`'s holder.
-fn locked(file: &LockFile, now: Time) -> Error {
+/// What to tell whoever has to wait for the holder of `file`, which is at `place`.
+fn locked(file: &LockFile, place: &str, now: Time) -> Error {
     let age = now.secs.saturating_sub(file.time.secs);
+    let LockFile { pid, username, hostname, .. } = file;
     let (when, hint) = if age < -SKEW_SECS {
         (
-            format!("refreshed {} min ahead of this host's clock", age.unsigned_abs() / 60),
-            "the clock of one of the two hosts is wrong: set it right and try again; if that process is no longer running, `restic unlock --remove-all` takes its lock away",
+            format!(
+                "with the date {}, which by this host's clock lies {} in the future",
+                file.time,
+                span(age.unsigned_abs())
+            ),
+            format!(
+                "the clock of one of the two hosts is or was wrong: compare it with that of {hostname} and set it right. A \
+                 lock with such a date is not cleared away by itself until that date has passed. Look on {hostname} \
+                 whether process {pid} still runs; only if it does not, remove its lock, the object {place}, and nothing else"
+            ),
         )
     } else {
         (
             format!("refreshed {} min ago", age.max(0) / 60),
-            "wait until that run has ended and try again; a lock whose process has died is cleared away by itself, at the latest after 30 minutes",
+            "wait until that run has ended and try again; a lock whose process has died is cleared away by itself, at the latest after 30 minutes".to_owned(),
         )
     };
-    let LockFile { pid, username, hostname, .. } = file;
     Error::new(ErrorKind::Locked, format!("repository is locked by process {pid} of {username} on {hostname}, {when}"))
         .with_hint(hint)
+}
+
+/// A time in its largest unit that is whole.
+fn span(secs: u64) -> String {
+    match secs {
+        0..7_200 => format!("{} min", secs / 60),
+        7_200..172_800 => format!("{} hours", secs / 3_600),
+        _ => format!("{} days", secs / 86_400),
+    }
 }
 
 /// A lock from the future is not stale by its age: one of two clocks is wrong, and a holder that refreshes it is as likely
@@ -401,8 +423,17 @@ mod tests {
                 assert_eq!(is_stale(&file(age, "elsewhere", nobody), now), stale, "{age} {nobody}");
             }
         }
-        assert!(locked(&file(-3600, "elsewhere", 1), now).hint().unwrap().contains("clock"));
-        assert!(!locked(&file(-30, "elsewhere", 1), now).hint().unwrap().contains("clock"));
-        assert!(locked(&file(i64::MIN, "elsewhere", 1), now).chain().contains("elsewhere"));
+        let ahead = locked(&file(-3 * 86_400, "elsewhere", 1), "/repo/locks/ab", now);
+        assert!(
+            ahead.message().contains("2023-11-17") && ahead.message().contains("3 days in the future"),
+            "{ahead:?}"
+        );
+        let hint = ahead.hint().unwrap();
+        assert!(
+            ["clock", "process 1 still runs", "the object /repo/locks/ab"].iter().all(|w| hint.contains(w)),
+            "{hint}"
+        );
+        assert!(!locked(&file(-30, "elsewhere", 1), "x", now).hint().unwrap().contains("clock"));
+        assert!(locked(&file(i64::MIN, "elsewhere", 1), "x", now).chain().contains("elsewhere"));
     }
 }

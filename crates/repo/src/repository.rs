@@ -7,11 +7,11 @@ use crate::format::pack::pack_size;
 use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
 use crate::index::{BlobRef, Index, IndexCache, Location};
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
-use crate::read::{BlobReader, decompress, read_header};
+use crate::read::{BlobReader, decompress, enter_unlisted};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct KeyInfo {
     pub created: String,
     /// True for the key that this repository was opened with.
     pub current: bool,
+    /// Why it cannot be read; nothing else is known of it then, and it opens nothing.
+    pub damaged: Option<String>,
 }
 
 /// A snapshot by id, as it was read.
@@ -91,7 +93,7 @@ impl Repository {
     /// # Errors
     /// [`ErrorKind::Conflict`] when there is one already.
     pub fn init(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
-        if store.size(&StoreKey::CONFIG).is_ok() {
+        if Self::exists(&*store)? {
             return Err(already_there(&*store));
         }
         store.create().with_context(|| format!("make repository at {}", store.location()))?;
@@ -126,6 +128,23 @@ impl Repository {
         })?;
         store.sync()?;
         Ok(Self { store, sealer, config, options, master, key })
+    }
+
+    /// Whether there is a repository in a store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for one that has lost its `config` object; whatever keeps the store from answering.
+    pub fn exists(store: &dyn Store) -> Result<bool> {
+        match store.size(&StoreKey::CONFIG) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Absent | ErrorKind::NoRepository) => {
+                match no_config(store, error) {
+                    error if error.kind() == ErrorKind::Corrupt => Err(error),
+                    _ => Ok(false),
+                }
+            }
+            Err(error) => Err(error.context("look for a repository")),
+        }
     }
 
     /// Opens a repository, whoever made it.
@@ -173,20 +192,30 @@ impl Repository {
         LockGuard::take(self.store.clone(), self.sealer.clone(), mode, self.options.clock.clone())
     }
 
-    /// Its keys.
+    /// Its keys, oldest first, and then those that are damaged.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let mut keys = Vec::new();
         for (id, _) in self.store.list(ObjectKind::Key)? {
-            let file = read_key(&*self.store, KeyId(id))?;
-            keys.push(KeyInfo {
-                id: KeyId(id),
-                username: file.username,
-                hostname: file.hostname,
-                created: file.created.to_string(),
-                current: KeyId(id) == self.key,
+            let id = KeyId(id);
+            let current = id == self.key;
+            keys.push(match read_key(&*self.store, id) {
+                Ok(KeyFile { username, hostname, created, .. }) => {
+                    KeyInfo { id, username, hostname, created: created.to_string(), current, damaged: None }
+                }
+                // Removed by somebody else since the listing.
+                Err(error) if error.kind() == ErrorKind::Absent => continue,
+                Err(error) if is_damage(&error) => KeyInfo {
+                    id,
+                    username: String::new(),
+                    hostname: String::new(),
+                    created: String::new(),
+                    current,
+                    damaged: Some(error.chain()),
+                },
+                Err(error) => return Err(error),
             });
         }
-        keys.sort_by(|a, b| a.created.cmp(&b.created));
+        keys.sort_by(|a, b| (a.damaged.is_some(), &a.created).cmp(&(b.damaged.is_some(), &b.created)));
         Ok(keys)
     }
 
@@ -245,10 +274,10 @@ impl Repository {
 
     /// The index of what is really there: packs that are missing from the store, or have another length than their blobs
     /// make up, are passed over. A writer that believed in them would publish points that cannot be restored; this way
-    /// it stores their content again.
-    pub fn load_index_of_present_packs(&self) -> Result<Arc<Index>> {
+    /// it stores their content again. Beside it come the packs that are there, with their sizes.
+    pub(crate) fn load_index_of_present_packs(&self) -> Result<(Arc<Index>, HashMap<Id, u64>)> {
         let present = self.store.list(ObjectKind::Pack)?.into_iter().collect();
-        self.load_index_of(Some(&present))
+        Ok((self.load_index_of(Some(&present))?, present))
     }
 
     fn load_index_of(&self, present: Option<&HashMap<Id, u64>>) -> Result<Arc<Index>> {
@@ -272,35 +301,11 @@ impl Repository {
             }
         }
         if damaged > 0 {
-            self.load_headers(&index)?;
+            enter_unlisted(&*self.store, &self.sealer, &index)?;
         }
         cache.retain(&ids);
         index.compact();
         Ok(Arc::new(index))
-    }
-
-    /// Enters every pack that no index file names, by its own header.
-    fn load_headers(&self, index: &Index) -> Result<()> {
-        let known: HashSet<PackId> = index.packs().into_iter().collect();
-        for (id, size) in self.store.list(ObjectKind::Pack)? {
-            let pack = PackId(id);
-            if known.contains(&pack) {
-                continue;
-            }
-            match read_header(&*self.store, &self.sealer, pack, size, |_| ()) {
-                Ok(blobs) => {
-                    enter_pack(index, pack, &blobs)?;
-                    index.note_unlisted(pack);
-                }
-                // Removed by somebody else since the listing.
-                Err(error) if error.kind() == ErrorKind::Absent => {}
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    tracing::warn!("pack {} is in no index and its header is damaged: {}", pack.short(), error.chain());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     fn load_index_file(
@@ -320,6 +325,7 @@ impl Repository {
                 tracing::warn!(
                     "pack {pack} is missing or cut short; what the sources still have of it is stored again"
                 );
+                index.note_unusable(*pack);
                 false
             }
         };
@@ -347,9 +353,10 @@ impl Repository {
         Ok(())
     }
 
-    /// A reader with the whole index.
+    /// A reader with the whole index, which also finds what a lost index file listed.
     pub fn reader(&self) -> Result<Arc<BlobReader>> {
-        Ok(Arc::new(BlobReader::new(self.store.clone(), self.sealer.clone(), self.load_index()?)))
+        let reader = BlobReader::new(self.store.clone(), self.sealer.clone(), self.load_index()?);
+        Ok(Arc::new(reader.beyond_the_index()))
     }
 
     pub(crate) fn cache(&self) -> IndexCache {
@@ -391,15 +398,19 @@ pub(crate) fn enter_pack(index: &Index, pack: PackId, blobs: &[IndexBlob]) -> Re
 }
 
 /// What to do without a `config` object: nothing that needs the repository open can help.
-const CONFIG_HINT: &str = "put the `config` object back from another copy of the repository; it is never changed after it was made, and the recovery points themselves are not touched by this";
+const CONFIG_HINT: &str = "put the `config` object back from another copy of the repository; it is never changed after it was made, and the recovery points themselves are not touched by this. Until then make no new repository there and delete nothing";
 
 /// The error for a place without a `config` object: nothing is there, or what is there has lost it.
 fn no_config(store: &dyn Store, error: Error) -> Error {
-    let holds = |kind| store.list(kind).is_ok_and(|objects| !objects.is_empty());
-    if holds(ObjectKind::Snapshot) || holds(ObjectKind::Key) && holds(ObjectKind::Pack) {
-        return Error::corrupt(format!("the `config` object of the repository at {} is missing", store.location()))
-            .with_source(error)
-            .with_hint(CONFIG_HINT);
+    let count = |kind| store.list(kind).map_or(0, |objects| objects.len());
+    let (snapshots, keys, packs) = (count(ObjectKind::Snapshot), count(ObjectKind::Key), count(ObjectKind::Pack));
+    if snapshots > 0 || keys > 0 && packs > 0 {
+        return Error::corrupt(format!(
+            "the `config` object of the repository at {} is missing; still there are {snapshots} recovery points, {packs} packs of data and {keys} key objects",
+            store.location()
+        ))
+        .with_source(error)
+        .with_hint(CONFIG_HINT);
     }
     Error::new(ErrorKind::NoRepository, format!("no repository at {}", store.location()))
         .with_source(error)

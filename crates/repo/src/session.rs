@@ -24,6 +24,7 @@ use lastgood_model::store::ObjectKind;
 use lastgood_model::{
     Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId,
 };
+use leftovers::{Adopted, Found};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -83,7 +84,7 @@ pub struct Session {
     parents: BTreeMap<String, Snapshot>,
     started: Time,
     drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
-    adopted: Vec<(PackId, u64)>,
+    adopted: Adopted,
     dry_run: bool,
 }
 
@@ -105,14 +106,19 @@ impl Session {
         // The parent is read before the index, so that the index knows all it refers to.
         let candidates = options.parents.iter().take(SessionOptions::PARENTS_MAX).map(|id| repository.snapshot(*id));
         let candidates = candidates.collect::<Result<Vec<_>>>()?;
-        let index = repository.load_index_of_present_packs()?;
+        let (index, present) = repository.load_index_of_present_packs()?;
+        let found = Found {
+            repository: &repository,
+            index: &index,
+            present: &present,
+            snapshots: &candidates,
+            locks: lock.findings,
+            dry_run: options.dry_run,
+        };
+        let adopted = found.adopt()?;
+        drop(present);
         let reader = Arc::new(BlobReader::new(repository.store.clone(), repository.sealer.clone(), index));
         let parents = find_parents(&reader, &candidates, &options.sources);
-        let adopted = if !options.dry_run && (lock.findings.stale_removed > 0 || !reader.index.unlisted().is_empty()) {
-            leftovers::adopt(&repository, &reader.index)?
-        } else {
-            Vec::new()
-        };
         if lock.findings.stale_removed > 0 && !options.dry_run {
             // Whoever still writes holds its temporary files locked; what is not was left by a run that died.
             let swept = repository.store.sweep(std::time::Duration::ZERO)?;
@@ -150,9 +156,15 @@ impl Session {
         self.started
     }
 
-    /// Packs of an interrupted run that were taken over.
+    /// Packs that no index file listed and that were taken over: an interrupted run left them behind, or
+    /// [the index was lost](Self::index_was_lost).
     pub fn adopted_packs(&self) -> usize {
-        self.adopted.len()
+        self.adopted.packs.len()
+    }
+
+    /// True when an index file was damaged or gone, and the packs that it had listed were taken over.
+    pub fn index_was_lost(&self) -> bool {
+        self.adopted.index_was_lost
     }
 
     /// The reader this session compares with.
@@ -255,7 +267,8 @@ impl Session {
     fn reexamine(&self, packs: &[(PackId, u64)]) -> Result<()> {
         let stored: std::collections::HashMap<Id, u64> =
             self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
-        let lost = packs.iter().chain(&self.adopted).find(|(id, size)| stored.get(&id.0) != Some(size)).map(|p| p.0);
+        let lost =
+            packs.iter().chain(&self.adopted.packs).find(|(id, size)| stored.get(&id.0) != Some(size)).map(|p| p.0);
         let lost = lost.or_else(|| self.reader.index.packs().into_iter().find(|id| !stored.contains_key(&id.0)));
         match lost {
             None => Ok(()),

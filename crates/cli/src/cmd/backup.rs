@@ -69,7 +69,7 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
                 let failure =
                     Failure::Error(error.context(format!("back up into repository {name:?} at {}", chosen.place)));
                 code = code.or(failure.exit_code());
-                let protection = if failure.is_slip() { None } else { run.protection() };
+                let protection = if failure.is_slip() { None } else { run.protection(&failure) };
                 match &mut list {
                     Some(list) => {
                         let mut fields = failure.object(protection.as_ref());
@@ -92,7 +92,7 @@ pub(super) struct Taken {
     pub(super) report: BackupReport,
     pub(super) repository: Arc<Repository>,
     /// The newest complete recovery point, which may be this one.
-    last_good: Option<LastGood>,
+    pub(super) last_good: Option<LastGood>,
     dry_run: bool,
 }
 
@@ -240,10 +240,17 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
             }
         }
     }
-    if report.packs_adopted > 0 {
+    let packs = text::counted(report.packs_adopted, "pack");
+    if report.index_was_lost {
+        let made = if taken.dry_run { "The next backup makes it" } else { "It was made" };
+        out.line(format!(
+            "WARNING: a part of the repository's index was damaged or gone. {made} anew from {packs} by their own lists, so \
+             that every recovery point stays readable. Look for the cause, such as a failing disk or somebody's hand, and \
+             run `lastgood check`"
+        ))?;
+    } else if report.packs_adopted > 0 {
         out.note(format!(
-            "note: {} of an interrupted run were taken over",
-            text::counted(report.packs_adopted, "pack")
+            "note: {packs} that no index file listed, as an interrupted run leaves them, were taken over"
         ));
     }
     if !report.complete {

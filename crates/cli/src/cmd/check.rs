@@ -64,7 +64,8 @@ pub(super) fn notes(out: &Out, notes: &[String]) {
 /// Which recovery points are affected, and what to do.
 pub(super) fn affected(out: &Out, affected: &[SnapshotId], all: u64) -> Result<()> {
     if affected.is_empty() {
-        return out.line("No recovery point is affected.");
+        out.line("All recovery points can be restored in full.")?;
+        return out.line("Next: as said with each finding. Look for the cause, such as a failing disk");
     }
     let ids: Vec<String> = affected.iter().map(|id| id.short()).collect();
     let others = match all.saturating_sub(affected.len() as u64) {
@@ -73,5 +74,5 @@ pub(super) fn affected(out: &Out, affected: &[SnapshotId], all: u64) -> Result<(
         sound => format!("the other {} can", text::count(sound)),
     };
     out.line(format!("Cannot be restored in full: {}; {others}", ids.join(", ")))?;
-    out.line("Next: bring damaged objects back from another copy of the repository, if there is one; else `restic repair packs ID` takes a damaged pack out of the index, and `lastgood backup --force` then stores again what the sources still have. Look for the cause, such as a failing disk")
+    out.line("Next: as said with each finding; another copy of the repository helps best. Look for the cause, such as a failing disk")
 }

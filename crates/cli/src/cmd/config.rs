@@ -2,14 +2,15 @@
 
 use super::findings::Findings;
 use crate::args::ConfigCommand;
-use crate::config::{Config, schema};
+use crate::config::{Config, RepositoryConfig, SecretRef, schema};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::output::{json, object};
 use crate::run::Run;
 use crate::wiring;
 use lastgood_model::Result;
-use std::path::PathBuf;
+use lastgood_repo::Repository;
+use std::path::{Path, PathBuf};
 
 pub(super) fn run(run: &Run, command: &ConfigCommand) -> Outcome {
     match command {
@@ -25,7 +26,7 @@ pub(super) fn run(run: &Run, command: &ConfigCommand) -> Outcome {
             let config = run.need_config()?;
             let mut findings = Findings::default();
             findings.ok("config", format!("{} can be used", file(&config)));
-            examine(&config, &mut findings);
+            examine(&config, Some(run), &mut findings);
             Ok(findings.tell(run, "lastgood.config-check", ExitCode::Usage)?)
         }
     }
@@ -39,8 +40,8 @@ pub(super) fn file(config: &Config) -> String {
     }
 }
 
-/// Looks at every source and every key of a config.
-pub(super) fn examine(config: &Config, findings: &mut Findings) {
+/// Looks at every source and every key of a config, and with `run` at every repository's place, too.
+pub(super) fn examine(config: &Config, run: Option<&Run>, findings: &mut Findings) {
     if config.sources.is_empty() {
         findings.failure(
             "sources",
@@ -67,31 +68,67 @@ pub(super) fn examine(config: &Config, findings: &mut Findings) {
     }
     for repository in &config.repositories {
         let about = format!("repository {}", repository.name);
-        let Some(key) = &repository.key else {
-            findings.warning(
-                &about,
-                "the config does not say where its key is",
-                "add `key = { file = \"…\" }`, or name it in every run",
-            );
-            continue;
-        };
-        match key.resolve() {
-            Ok(password) => {
-                findings.ok(&about, format!("the key is there: {}", key.describe()));
-                if !password.is_generated() {
-                    findings.warning(
-                        &about,
-                        "the key is a password that a person chose, so every run takes about half a second longer to open the repository",
-                        "`lastgood key add FILE` adds a generated one",
-                    );
-                }
-            }
-            Err(error) => findings.error(&about, &error),
-        }
-        if let Some((message, hint)) = key.exposure() {
-            findings.warning(&about, message, hint);
+        let has_key = examine_key(repository, &about, findings);
+        if let Some(run) = run {
+            place(run, repository, has_key, &about, findings);
         }
     }
+}
+
+/// Looks at a repository's key; true when it is there.
+fn examine_key(repository: &RepositoryConfig, about: &str, findings: &mut Findings) -> bool {
+    let Some(key) = &repository.key else {
+        findings.warning(
+            about,
+            "the config does not say where its key is",
+            "add `key = { file = \"…\" }`, or name it in every run",
+        );
+        return false;
+    };
+    let resolved = key.resolve();
+    match &resolved {
+        Ok(password) => {
+            findings.ok(about, format!("the key is there: {}", key.describe()));
+            if !password.is_generated() {
+                findings.warning(
+                    about,
+                    "the key is a password that a person chose, so every run takes about half a second longer to open the repository",
+                    "`lastgood key add FILE` adds a generated one",
+                );
+            }
+        }
+        Err(_) if is_to_be_made(repository, key) => {
+            let message = format!("its key is not there yet: {}", key.describe());
+            findings.warning(about, message, "`lastgood init` makes it, and the repository with it");
+        }
+        Err(error) => findings.error(about, error),
+    }
+    if let Some((message, hint)) = key.exposure() {
+        findings.warning(about, message, hint);
+    }
+    resolved.is_ok()
+}
+
+/// Looks whether a repository of a config is there. `has_key` is true when its key is.
+fn place(run: &Run, repository: &RepositoryConfig, has_key: bool, about: &str, findings: &mut Findings) {
+    let place = &repository.place;
+    match place.store(&run.monitor()).and_then(|store| Repository::exists(&*store)) {
+        Ok(true) => findings.ok(about, format!("there is a repository at {place}")),
+        Ok(false) => {
+            // With its key there, most likely there was one.
+            let hint = if has_key { place.hint_of_absence(true) } else { None };
+            let hint = hint.unwrap_or_else(|| "`lastgood init` makes it, and its key file with it".to_owned());
+            findings.warning(about, format!("there is no repository at {place} yet: nothing can be backed up"), hint);
+        }
+        Err(error) => findings.error(about, &error),
+    }
+}
+
+/// True when neither a repository nor its key file was made yet.
+fn is_to_be_made(repository: &RepositoryConfig, key: &SecretRef) -> bool {
+    let is_empty = |folder: &Path| fs_err::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    let is_absent = |folder: &Path| super::init::is_missing(folder) || is_empty(folder);
+    super::init::missing_key_file(key).is_some() && repository.place.folder().is_some_and(is_absent)
 }
 
 fn show(run: &Run, config: &Config) -> Result<()> {

@@ -44,7 +44,7 @@ pub(super) fn run(run: &Run, args: &Doctor) -> Outcome {
     };
     if let Some(config) = &config {
         findings.ok("config", format!("{} can be used", file(config)));
-        examine(config, &mut findings);
+        examine(config, None, &mut findings);
     }
     match run.repositories(config.as_ref()) {
         Ok(all) => {

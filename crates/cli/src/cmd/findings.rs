@@ -4,11 +4,15 @@ use crate::exit_code::ExitCode;
 use crate::output::{json, object};
 use crate::run::Run;
 use lastgood_model::source::{Finding, FindingLevel};
-use lastgood_model::{Error, Result};
+use lastgood_model::{Error, ErrorKind, Result};
 
 /// Findings, in the order they were made.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<(String, Finding)>);
+pub(super) struct Findings {
+    list: Vec<(String, Finding)>,
+    /// How many of them say that a key is missing or another.
+    wrong_keys: usize,
+}
 
 impl Findings {
     /// As it should be.
@@ -28,28 +32,30 @@ impl Findings {
 
     /// An error as a finding.
     pub(super) fn error(&mut self, about: &str, error: &Error) {
+        self.wrong_keys += usize::from(error.kind() == ErrorKind::WrongKey);
         self.failure(about, error.chain(), error.hint());
     }
 
     fn add(&mut self, about: &str, level: FindingLevel, message: impl Into<String>, hint: Option<impl Into<String>>) {
         let finding = Finding { level, message: message.into(), hint: hint.map(Into::into) };
-        self.0.push((about.to_owned(), finding));
+        self.list.push((about.to_owned(), finding));
     }
 
     /// What a source said of itself.
     pub(super) fn extend(&mut self, about: &str, findings: Vec<Finding>) {
-        self.0.extend(findings.into_iter().map(|finding| (about.to_owned(), finding)));
+        self.list.extend(findings.into_iter().map(|finding| (about.to_owned(), finding)));
     }
 
     fn count(&self, level: FindingLevel) -> usize {
-        self.0.iter().filter(|(_, finding)| finding.level == level).count()
+        self.list.iter().filter(|(_, finding)| finding.level == level).count()
     }
 
-    /// Tells all of them; `failed` is the code when something is in the way.
+    /// Tells all of them; `failed` is the code when something is in the way. Where that is nothing but a key, the code is
+    /// the one that every other command has for it.
     pub(super) fn tell(self, run: &Run, list_type: &str, failed: ExitCode) -> Result<ExitCode> {
         let mut list = run.out.list(list_type, "lastgood.finding", "findings", object([]))?;
         let mut last = "";
-        for (about, finding) in &self.0 {
+        for (about, finding) in &self.list {
             if run.out.is_human() && about != last {
                 run.out.line(about)?;
                 last = about;
@@ -73,7 +79,11 @@ impl Findings {
             })?;
         }
         let (warnings, failures) = (self.count(FindingLevel::Warning), self.count(FindingLevel::Failure));
-        let code = if failures > 0 { failed } else { ExitCode::Ok };
+        let code = match failures {
+            0 => ExitCode::Ok,
+            n if n == self.wrong_keys => ExitCode::WrongKey,
+            _ => failed,
+        };
         let tail = [("warnings", warnings.into()), ("failures", failures.into()), ("exit_code", code.number().into())];
         list.end(object(tail))?;
         if run.out.is_human() {

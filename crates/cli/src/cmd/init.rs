@@ -88,6 +88,9 @@ pub(super) fn make(run: &Run, chosen: &Chosen, dry_run: bool) -> Result<Made> {
         }
         wiring::refuse_foreign_folder(folder)?;
     }
+    let store = chosen.place.store(&run.monitor())?;
+    // One that has only lost its config gets no new key beside it.
+    Repository::exists(&*store)?;
     let new_key = missing_key_file(key);
     if dry_run {
         return Ok(Made { id: None, key_made: new_key });
@@ -96,12 +99,12 @@ pub(super) fn make(run: &Run, chosen: &Chosen, dry_run: bool) -> Result<Made> {
         Some(path) => secret::generate(path)?,
         None => key.resolve()?,
     };
-    let store = chosen.place.store(&run.monitor())?;
     let repository = Arc::new(Repository::init(store, &password, run.open_options())?);
     Ok(Made { id: Some(repository.id()), key_made: new_key })
 }
 
-fn missing_key_file(key: &SecretRef) -> Option<PathBuf> {
+/// The key file, when that is where the key is to be and there is none.
+pub(super) fn missing_key_file(key: &SecretRef) -> Option<PathBuf> {
     let SecretRef::File(path) = key else { return None };
     is_missing(path).then(|| path.clone())
 }

@@ -20,7 +20,7 @@ pub(super) fn run(run: &Run, command: Key) -> Outcome {
         Key::Generate { file } => generate(run, &file)?,
         Key::List => {
             let (repository, _) = run.open_one()?;
-            list(run, &repository)?;
+            return Ok(list(run, &repository)?);
         }
         Key::Add { file } => {
             let config = run.config()?;
@@ -45,12 +45,17 @@ fn generate(run: &Run, file: &Path) -> Result<()> {
     run.out.object(&object([("type", "lastgood.key-file".into()), ("schema", 1.into()), ("file", json(&file))]))
 }
 
-fn list(run: &Run, repository: &Repository) -> Result<()> {
+fn list(run: &Run, repository: &Repository) -> Result<ExitCode> {
     let keys = repository.keys()?;
+    let damaged: Vec<&KeyInfo> = keys.iter().filter(|key| key.damaged.is_some()).collect();
+    let code = if damaged.is_empty() { ExitCode::Ok } else { ExitCode::Damage };
     if run.out.is_human() {
         let rows = keys
             .iter()
             .map(|key| {
+                if key.damaged.is_some() {
+                    return vec![key.id.short(), String::new(), String::new(), "DAMAGED".to_owned()];
+                }
                 let created = Time::parse_rfc3339(&key.created).map_or_else(|| key.created.clone(), text::moment);
                 let who = if key.username.is_empty() {
                     key.hostname.clone()
@@ -61,13 +66,23 @@ fn list(run: &Run, repository: &Repository) -> Result<()> {
                 vec![key.id.short(), created, display_path(who.as_bytes()), current.to_owned()]
             })
             .collect();
-        return run.out.line(table(&["ID", "MADE", "BY", ""], rows, &[]));
+        run.out.line(table(&["ID", "MADE", "BY", ""], rows, &[]))?;
+        for key in damaged {
+            run.out.note(format!("damaged: key {}: {}", key.id.short(), key.damaged.as_deref().unwrap_or_default()));
+            run.out.note(format!(
+                "next: put the object keys/{} back from another copy of the repository; without one, `lastgood key remove {}` takes it away",
+                key.id,
+                key.id.short()
+            ));
+        }
+        return Ok(code);
     }
     let mut list = run.out.list("lastgood.keys", "lastgood.key", "keys", object([]))?;
     for key in &keys {
         list.item(|| fields(key), || None)?;
     }
-    list.end(object([]))
+    list.end(object([]))?;
+    Ok(code)
 }
 
 fn fields(key: &KeyInfo) -> serde_json::Map<String, serde_json::Value> {
@@ -77,6 +92,7 @@ fn fields(key: &KeyInfo) -> serde_json::Map<String, serde_json::Value> {
         ("user", key.username.as_str().into()),
         ("host", key.hostname.as_str().into()),
         ("current", key.current.into()),
+        ("damaged", json(&key.damaged)),
     ])
 }
 
@@ -87,7 +103,12 @@ fn add(run: &Run, chosen: &Chosen, repository: &Repository, file: &Path) -> Resu
         refuse_blanks(&password, file)?;
         refuse_known(run, chosen, &password, file)?;
     }
-    let id = repository.add_key(&password)?;
+    let id = repository.add_key(&password).inspect_err(|_| {
+        // A key that opens nothing would only be taken for one that does.
+        if made && let Err(error) = fs_err::remove_file(file) {
+            tracing::warn!("the new key opens nothing, and its file stays: {error}");
+        }
+    })?;
     if run.out.is_human() {
         let how = if made { "a new key" } else { "the key" };
         return run.out.line(format!("Added {how} in {} as {}", file.display(), id.short()));
@@ -152,12 +173,20 @@ fn remove(run: &Run, repository: &Repository, prefix: &str, yes: bool) -> Result
         return repository.remove_key(key.id);
     }
     if run.out.is_human() {
-        run.out.line(format!(
-            "Plan: remove key {} made by {} on {}; whoever has only that key cannot open the repository any more",
-            key.id.short(),
-            display_path(key.username.as_bytes()),
-            display_path(key.hostname.as_bytes())
-        ))?;
+        let plan = match &key.damaged {
+            Some(_) => format!(
+                "Plan: remove key {}, which is damaged and opens nothing; whoever has only that key needs another one, or \
+                 this object from another copy of the repository",
+                key.id.short()
+            ),
+            None => format!(
+                "Plan: remove key {} made by {} on {}; whoever has only that key cannot open the repository any more",
+                key.id.short(),
+                display_path(key.username.as_bytes()),
+                display_path(key.hostname.as_bytes())
+            ),
+        };
+        run.out.line(plan)?;
     }
     plan::confirm(&run.out, yes, "Do it?")?;
     repository.remove_key(key.id)?;

@@ -106,7 +106,7 @@ fn interrupted(error: Error, repository: &Repository, app: Option<&str>) -> Erro
 }
 
 fn exit_code(report: &RestoreReport) -> ExitCode {
-    if report.failures.iter().any(|f| f.damage) {
+    if report.manifest_damaged || report.failures.iter().any(|f| f.damage) {
         ExitCode::Damage
     } else if report.failures_total > 0 || report.problems_total > 0 {
         ExitCode::Problems
@@ -233,6 +233,10 @@ fn tell(out: &Out, report: &RestoreReport, took: std::time::Duration) -> Result<
     if report.problems_total > 0 {
         out.line(format!("{} with what was restored:", text::counted(report.problems_total, "problem")))?;
         report::problems(out, &report.problems, report.problems_total, "--output json lists them")?;
+    }
+    if report.manifest_damaged {
+        out.line("The manifest of this recovery point is damaged, so that nobody can tell whether it ever had all of the application")?;
+        out.line("Next: `lastgood verify` names all that is damaged, and which recovery points are whole")?;
     }
     Ok(())
 }

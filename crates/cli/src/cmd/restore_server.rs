@@ -65,7 +65,11 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
     } else {
         run.out.object(&restored)?;
     }
-    Ok(if restored.incomplete.is_empty() { ExitCode::Ok } else { ExitCode::Problems })
+    Ok(match (restored.manifest_damaged, restored.incomplete.is_empty()) {
+        (true, _) => ExitCode::Damage,
+        (false, true) => ExitCode::Ok,
+        (false, false) => ExitCode::Problems,
+    })
 }
 
 /// Flags that mean nothing for a server.

@@ -211,7 +211,11 @@ fn run(argv: &[String], what: &What) -> Result<Zeroizing<String>> {
         argv.split_first().ok_or_else(|| Error::invalid(format!("the command that prints the {name} is empty")))?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut output = command.output().with_context(|| format!("start {program:?}"))?;
+    let mut output = command.output().map_err(|error| {
+        Error::new(what.kind, format!("{program:?} could not be started"))
+            .with_source(error)
+            .with_hint(format!("run the command by hand: it must print the {name} and end well"))
+    })?;
     let text = Zeroizing::new(std::mem::take(&mut output.stdout));
     if !output.status.success() {
         return Err(Error::new(what.kind, format!("{program:?} ended with {}", output.status))
@@ -294,7 +298,7 @@ mod tests {
             (SecretRef::Env("LASTGOOD_TEST_UNSET".into()), ErrorKind::WrongKey, "LASTGOOD_TEST_UNSET"),
             (argv(&["false", "hunter2"]), ErrorKind::WrongKey, "false"),
             (argv(&["true"]), ErrorKind::Invalid, "true"),
-            (argv(&["/nonexistent/program"]), ErrorKind::Absent, "program"),
+            (argv(&["/nonexistent/program"]), ErrorKind::WrongKey, "program"),
             (SecretRef::File(folder.path().to_owned()), ErrorKind::Invalid, "directory"),
         ];
         for (reference, kind, word) in cases {

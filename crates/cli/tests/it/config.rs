@@ -127,6 +127,23 @@ fn the_config_is_checked_with_every_source_and_key() {
 }
 
 #[test]
+fn a_repository_that_does_not_exist_yet_is_told_with_what_makes_it() {
+    let shop = Shop::protected();
+    shop.run(["config", "check"]).ok().says(&["there is a repository at"]);
+    fs_err::rename(shop.path("backups"), shop.beside("backups")).unwrap();
+    shop.run(["config", "check"]).ok().says(&["WARN", "there is no repository at", "is its disk mounted"]);
+    fs_err::rename(shop.path("lastgood.key"), shop.beside("kept.key")).unwrap();
+    let ran = shop.run(["config", "check"]).ok();
+    ran.says(&["its key is not there yet", "there is no repository at", "`lastgood init` makes it"]);
+    shop.run(["init"]).ok();
+    shop.run(["config", "check"]).ok().says(&["there is a repository at"]);
+    fs_err::remove_dir_all(shop.path("backups")).unwrap();
+    fs_err::rename(shop.beside("backups"), shop.path("backups")).unwrap();
+    fs_err::remove_file(shop.path("backups/config")).unwrap();
+    shop.run(["config", "check"]).says(&["FAIL", "the `config` object of the repository", "is missing"]);
+}
+
+#[test]
 fn the_schema_is_json_and_secrets_are_not_shown() {
     let shop = Shop::protected();
     let schema: serde_json::Value = serde_json::from_str(&shop.run(["config", "schema"]).ok().stdout).unwrap();

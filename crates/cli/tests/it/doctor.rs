@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 /// Runs it as a user for whom permissions count.
-fn as_somebody(shop: &Shop, arguments: &[&str]) -> Ran {
+pub(crate) fn as_somebody(shop: &Shop, arguments: &[&str]) -> Ran {
     let mut command = shop.command(arguments);
     command.env("LASTGOOD_KEY", shop.key());
     if rustix::process::geteuid().is_root() {
@@ -16,7 +16,7 @@ fn as_somebody(shop: &Shop, arguments: &[&str]) -> Ran {
 }
 
 /// Gives everything below a folder these permissions.
-fn open_up(path: &Path, of_folders: u32, of_files: u32) {
+pub(crate) fn open_up(path: &Path, of_folders: u32, of_files: u32) {
     let set = |path: &Path, mode| fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     if path.is_dir() {
         set(path, 0o700);

@@ -1,4 +1,5 @@
-use crate::support::{Shop, run};
+use crate::doctor::{as_somebody, open_up};
+use crate::support::{Shop, damage, run};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -104,4 +105,56 @@ fn a_key_comes_from_a_command_a_variable_or_systemd() {
     with("{ command = ['false', 'hunter2'] }");
     let ran = shop.run(["snapshots"]).ends_with(12).says(&["\"false\" ended with"]);
     assert!(!ran.stderr.contains("hunter2"));
+}
+
+#[test]
+fn a_damaged_key_object_is_listed_and_can_be_taken_away() {
+    let shop = Shop::protected();
+    let own = shop.objects("keys").remove(0);
+    shop.run(["key", "add", "second.key"]).ok();
+    let spoilt = shop.objects("keys").into_iter().find(|path| *path != own).unwrap();
+    damage(&spoilt);
+    let id = spoilt.file_name().unwrap().to_str().unwrap();
+    let remove = format!("lastgood key remove {}", &id[..8]);
+    shop.run(["key", "list"]).ends_with(5).says(&["in use", "DAMAGED", &format!("damaged: key {}", &id[..8]), &remove]);
+    let (code, list) = shop.json(["key", "list"]);
+    let damaged = list["keys"].as_array().unwrap().iter().find(|key| key["id"] == id).unwrap();
+    assert_eq!((code, damaged["current"].as_bool()), (Some(5), Some(false)), "{list}");
+    assert!(damaged["damaged"].as_str().unwrap().contains("not what its name says"), "{list}");
+    shop.run(["check"]).ends_with(5).says(&[&remove]);
+    // The one in use stays, also when it is the last that works.
+    let own_id = own.file_name().unwrap().to_str().unwrap();
+    shop.run(["key", "remove", own_id, "--yes"]).ends_with(2).says(&["the key in use cannot be removed"]);
+    shop.run(["key", "remove", &id[..8], "--yes"]).ok().says(&["is damaged and opens nothing", "Removed key"]);
+    shop.run(["key", "list"]).ok();
+    shop.run(["check"]).ok();
+}
+
+#[test]
+fn a_key_that_could_not_be_added_leaves_no_file_behind() {
+    let shop = Shop::protected();
+    open_up(&shop.path("backups"), 0o777, 0o666);
+    open_up(&shop.path("backups/keys"), 0o555, 0o444);
+    fs_err::set_permissions(shop.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    as_somebody(&shop, &["key", "add", "second.key"]).ends_with(15).says(&["write key"]);
+    assert!(!shop.path("second.key").exists());
+    // A file that was there before stays.
+    fs_err::write(shop.path("chosen.key"), "correct horse battery staple\n").unwrap();
+    open_up(&shop.path("chosen.key"), 0, 0o644);
+    as_somebody(&shop, &["key", "add", "chosen.key"]).ends_with(15);
+    assert!(shop.path("chosen.key").exists());
+}
+
+#[test]
+fn a_missing_key_has_one_exit_code_everywhere() {
+    let shop = Shop::protected();
+    fs_err::rename(shop.path("lastgood.key"), shop.beside("kept.key")).unwrap();
+    for command in ["backup", "snapshots", "check", "doctor"] {
+        shop.run([command]).ends_with(12).says(&["there is no key file"]);
+    }
+    shop.run(["config", "check"]).ends_with(12).says(&["there is no key file"]);
+    shop.run(["key", "list"]).ends_with(12);
+    shop.run(["protect", "./uploads"]).ends_with(12);
+    shop.config("[repository.r]\nurl = 'backups'\nkey = { command = ['no-such-program'] }\n");
+    shop.run(["snapshots"]).ends_with(12).says(&["could not be started", "run the command by hand"]);
 }

@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod endings;
 mod keys;
+mod lost_index;
 mod machine;
 mod postgres;
 mod processes;

@@ -124,3 +124,32 @@ fn a_full_disk_makes_no_point_and_says_to_make_room() {
         "There is no recovery point yet",
     ]);
 }
+
+#[test]
+fn a_lock_whose_date_lies_in_the_future_is_explained_and_doctor_names_it() {
+    let shop = Shop::protected();
+    let clock = || {
+        let now = lastgood_repo::lock::system_clock()();
+        lastgood_model::Time::new(now.secs + 3 * 86_400 + 60, now.nanos)
+    };
+    let store = std::sync::Arc::new(lastgood_stores::LocalStore::new(shop.path("backups")).unwrap());
+    let options = OpenOptions { clock: std::sync::Arc::new(clock), ..OpenOptions::default() };
+    let repository = Repository::open(store, &Password::new(&shop.key()).unwrap(), options).unwrap();
+    let guard = repository.lock(LockMode::Exclusive).unwrap();
+    let lock = shop.objects("locks").remove(0);
+    let process = format!("process {}", std::process::id());
+    let place = format!("the object {}", lock.display());
+    for (command, code) in [("backup", 11), ("doctor", 1)] {
+        let ran = shop.run([command]).ends_with(code);
+        ran.says(&[
+            "is locked by",
+            &process,
+            "lies 3 days in the future",
+            "clock",
+            &format!("{process} still runs"),
+            &place,
+        ]);
+    }
+    drop(guard);
+    shop.run(["backup"]).ok();
+}

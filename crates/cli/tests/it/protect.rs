@@ -119,7 +119,7 @@ fn a_disk_that_is_not_mounted_gets_no_second_repository() {
         if empty {
             fs_err::create_dir(shop.path("backups")).unwrap();
         }
-        shop.run(["protect", "./uploads"]).ends_with(4).says(&["is its disk mounted", "lastgood init"]);
+        shop.run(["protect", "./uploads"]).ends_with(10).says(&["is its disk mounted", "lastgood init"]);
         assert!(!shop.path("backups/config").exists());
     }
     shop.run(["init"]).ok();
@@ -193,4 +193,25 @@ fn a_configured_database_that_is_empty_now_is_not_made_a_source_of_files() {
     shop.run(words).ok();
     assert_eq!(Shop::items(&shop.path("shop.db")), ["tea", "cup", "pot"]);
     assert!(!shop.run(["backup"]).ok().stdout.contains(warning));
+}
+
+#[test]
+fn a_repository_that_lost_its_config_object_is_told_as_that_and_nothing_is_made_beside_it() {
+    let shop = Shop::protected();
+    fs_err::remove_file(shop.path("backups/config")).unwrap();
+    let cause =
+        ["the `config` object of the repository", "is missing; still there are 1 recovery points", "make no new"];
+    for command in [&["backup"][..], &["protect", "./uploads"], &["init"]] {
+        let ran = shop.run(command).ends_with(5).says(&cause);
+        assert!(!ran.stderr.contains("mounted"), "{ran:?}");
+    }
+    // Nor without the config and the key that named it.
+    for name in ["lastgood.toml", "lastgood.key"] {
+        fs_err::rename(shop.path(name), shop.beside(name)).unwrap();
+    }
+    shop.run(["protect", "./uploads"]).ends_with(5).says(&cause);
+    shop.run(["init", "--repo", "./backups", "--key-file", "new.key"]).ends_with(5).says(&cause);
+    for made in ["lastgood.toml", "lastgood.key", "new.key", "backups/config"] {
+        assert!(!shop.path(made).exists(), "{made}");
+    }
 }

@@ -368,3 +368,74 @@ fn what_is_the_same_and_belongs_to_somebody_else_is_left_alone() {
     in_place();
     assert_eq!(fs_err::read_to_string(&file).unwrap(), "first");
 }
+
+#[test]
+fn damage_that_a_restore_meets_is_damage_and_the_point_that_has_it_is_not_called_good() {
+    let shop = Shop::protected();
+    fs_err::write(shop.path("uploads/new.txt"), "new").unwrap();
+    let first = shop.objects("data");
+    shop.run(["backup"]).ok();
+    let [old, new] = shop.snapshots().try_into().unwrap();
+    // All that the second run wrote: its directories, its manifest, and one file.
+    let packs: Vec<_> = shop.objects("data").into_iter().filter(|pack| !first.contains(pack)).collect();
+    let to = |n: usize| shop.beside(&format!("to-{n}")).to_str().unwrap().to_owned();
+    let mut met = 0;
+    for (n, pack) in packs.iter().enumerate() {
+        let whole = fs_err::read(pack).unwrap();
+        damage(pack);
+        for (i, command) in [
+            &["restore", "latest", "--to", &to(n)][..],
+            &["restore", &new[..8], "--to", &to(n + 10)],
+            &["cat", "latest", ".lastgood/manifest.json"],
+            &["ls", "latest", "--recursive"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let ran = shop.run(command);
+            if ran.code == Some(0) {
+                continue;
+            }
+            met += 1;
+            let ran = ran.ends_with(5);
+            let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
+            assert!(!said.contains(&format!("last good recovery point: {}", &new[..8])), "{i}: {ran:?}");
+            if said.contains("last good recovery point") {
+                ran.says(&[&format!("last good recovery point: {}", &old[..8])]);
+            }
+        }
+        fs_err::write(pack, &whole).unwrap();
+        // The next point is whole all the same.
+    }
+    assert!(met >= 2, "{met} commands met the damage");
+}
+
+#[test]
+fn a_damaged_manifest_of_an_older_point_is_damage_to_its_restore_and_no_trouble_to_a_backup() {
+    let shop = Shop::protected();
+    let old = shop.snapshots().remove(0);
+    shop.run(["backup"]).ok();
+    // The only blob of the first point that no other shares, byte by byte until it is found.
+    let spoilt = shop.objects("data").into_iter().find_map(|pack| {
+        let whole = fs_err::read(&pack).unwrap();
+        fs_err::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        for at in (10..whole.len()).step_by(150) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs_err::write(&pack, bytes).unwrap();
+            let manifest = shop.run(["cat", &old, ".lastgood/manifest.json"]).code;
+            if manifest == Some(5) && shop.run(["ls", &old]).code == Some(0) {
+                return Some(pack);
+            }
+        }
+        fs_err::write(&pack, whole).unwrap();
+        None
+    });
+    assert!(spoilt.is_some(), "the manifest was not found");
+    let to = shop.beside("to");
+    let ran = shop.run(["restore", &old, "--to", to.to_str().unwrap()]).ends_with(5);
+    ran.says(&["manifest of this recovery point is damaged", "lastgood verify"]);
+    assert_eq!(fs_err::read_to_string(shop.restored_upload(&to, "a.txt")).unwrap(), "first");
+    shop.run(["verify"]).ends_with(5).says(&["/.lastgood"]);
+    shop.run(["backup"]).ok().says(&["complete"]);
+}

@@ -3,7 +3,6 @@
 use super::{ProofReport, printable};
 use lastgood_model::{Monitor, Node, NodeKind, Result};
 use lastgood_repo::BlobReader;
-use lastgood_repo::index::BlobRef;
 use lastgood_repo::sha256::sha256;
 use lastgood_sources::files::target::{Seen, TreeView, ViewDir};
 use std::ffi::OsStr;
@@ -191,8 +190,7 @@ impl<'a> Comparison<'a> {
             if self.monitor.is_cancelled() {
                 return Ok(());
             }
-            let location = self.reader.index.find(BlobRef::from(*id));
-            let location = location.ok_or_else(|| format!("cannot be compared: blob {} is in no index", id.short()))?;
+            let location = self.reader.locate(*id).map_err(|error| format!("cannot be compared: {}", error.chain()))?;
             data.resize(location.plain_length() as usize, 0);
             file.read_exact(&mut data).map_err(unreadable)?;
             if sha256(&data) != id.0.0 {

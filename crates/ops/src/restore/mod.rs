@@ -106,6 +106,7 @@ pub struct RestorePlan {
     reader: Arc<BlobReader>,
     snapshot: Snapshot,
     manifest: Option<Manifest>,
+    manifest_damaged: bool,
     request: RestoreRequest,
     roots: Vec<Root>,
     resumes: bool,
@@ -194,6 +195,8 @@ pub struct RestoreReport {
     pub problems_total: u64,
     /// Databases swapped in, and where the old ones went.
     pub swapped: Vec<Swapped>,
+    /// True when the recovery point's own manifest is damaged in the repository: what it told of the files is not known.
+    pub manifest_damaged: bool,
     /// What the recovery point itself lacks: sources that failed when it was taken, or in which something was unreadable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<String>,
@@ -235,6 +238,7 @@ pub fn plan(
 ) -> Result<RestorePlan> {
     let lock = reading_lock(repository)?;
     let reader = repository.reader()?;
+    let mut manifest_damaged = false;
     let manifest = match manifest(&reader, &snapshot) {
         Ok(manifest) => manifest,
         // Into a folder everything can be restored without it.
@@ -242,6 +246,7 @@ pub fn plan(
             if request.to != Destination::InPlace && (is_loss(&error) || error.kind() == ErrorKind::Unsupported) =>
         {
             let path = format!("{}/manifest.json", Manifest::FOLDER);
+            manifest_damaged = error.kind() == ErrorKind::Corrupt;
             monitor.problem(Problem::new(path, ProblemKind::Unreadable, error.chain()));
             None
         }
@@ -322,6 +327,7 @@ pub fn plan(
         reader,
         snapshot,
         manifest,
+        manifest_damaged,
         request,
         roots,
         resumes,
@@ -377,6 +383,7 @@ impl RestorePlan {
             problems: Vec::new(),
             problems_total: 0,
             swapped: Vec::new(),
+            manifest_damaged: self.manifest_damaged,
             incomplete: self.manifest.iter().flat_map(lacks).collect(),
             moved_aside: Vec::new(),
         };

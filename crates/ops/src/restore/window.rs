@@ -3,7 +3,6 @@
 
 use lastgood_model::{Error, ErrorKind, Monitor, Node, Result};
 use lastgood_repo::BlobReader;
-use lastgood_repo::index::BlobRef;
 use lastgood_sources::files::target::{DirHandle, FileHandle, Target, is_zero};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -47,7 +46,7 @@ impl Pending {
         let mut all_known = true;
         for id in content {
             offsets.push(offset);
-            let location = reader.index.find(BlobRef::from(*id));
+            let location = reader.locate(*id).ok();
             all_known &= location.is_some();
             offset += location.map_or(0, |l| u64::from(l.plain_length()));
         }

@@ -432,6 +432,7 @@ fn a_spoilt_manifest_does_not_stand_between_anybody_and_the_files() {
         let report = rig.run(id, rig.request(&to)).unwrap();
         assert_eq!(report.failures_total, 0, "{report:?}");
         assert!(report.problems.iter().any(|p| p.path.contains("manifest.json")), "{report:?}");
+        assert!(report.manifest_damaged, "{report:?}");
         assert_identical(&tree, &rig.restored(&to, "files", &tree));
         // Without it nobody knows where things came from.
         assert_eq!(rig.run(id, rig.in_place()).unwrap_err().kind(), ErrorKind::Corrupt);

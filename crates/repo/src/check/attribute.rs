@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
 
 const HINT_INDEX: &str =
-    "the data is intact: the index can be made anew from the packs' own headers with `restic repair index`";
+    "the data is intact, and restores find it by the pack's own list; the next `lastgood backup` lists it anew";
 
 /// Where a reference leads.
 enum Leads {
@@ -82,7 +82,7 @@ pub(super) struct Attribution<'a> {
     faults: &'a Faults,
     reader: BlobReader,
     missing: Mutex<HashMap<BlobRef, u32>>,
-    unindexed: Mutex<HashMap<u32, u32>>,
+    unindexed: Mutex<HashSet<u32>>,
     bad_trees: Mutex<HashMap<u64, u32>>,
 }
 
@@ -254,12 +254,9 @@ impl<'a> Attribution<'a> {
             };
             location = spare;
         }
-        if self.packs.all[location.pack as usize].told_by == ToldBy::Header {
-            // Whole, but nobody finds it without the index.
-            match &self.packs.lost_index_files[..] {
-                [] => drop(hits.insert(self.unindexed(location.pack))),
-                lost => hits.extend(lost),
-            }
+        if self.packs.all[location.pack as usize].told_by == ToldBy::Header && self.packs.lost_index_files.is_empty() {
+            // Whole, and found by readers of ours: worth a finding, but it spoils no path.
+            self.unindexed(location.pack);
         }
         Leads::To(location)
     }
@@ -273,12 +270,12 @@ impl<'a> Attribution<'a> {
         })
     }
 
-    fn unindexed(&self, ordinal: u32) -> u32 {
-        *lock(&self.unindexed).entry(ordinal).or_insert_with(|| {
+    fn unindexed(&self, ordinal: u32) {
+        if lock(&self.unindexed).insert(ordinal) {
             let message = "snapshots need it, but no index file lists it: an index file is missing";
             let pack = &self.packs.all[ordinal as usize];
-            self.run.findings.add(Fault::new(DamageKind::Unindexed, message).on(pack.key()).with_hint(HINT_INDEX))
-        })
+            self.run.findings.add(Fault::new(DamageKind::Unindexed, message).on(pack.key()).with_hint(HINT_INDEX));
+        }
     }
 
     fn known_bad_tree(&self, location: &Location) -> Option<u32> {

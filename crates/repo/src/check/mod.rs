@@ -219,7 +219,7 @@ fn look(
         let first = run.add_by_headers(&mut packs)?;
         pass.over(&packs, first, |_| scope == Some(Scope::All))?;
     }
-    if faults.matter() || !packs.lost_index_files.is_empty() {
+    if faults.matter() {
         Attribution::new(&run, &packs, &faults).settle(&snapshots.readable)?;
     }
     if faults.bad_trees_left() > 0 {

@@ -49,7 +49,12 @@ impl Run<'_> {
         if !ids.contains(&current) {
             ids.push(current);
         }
-        let hint = "add a key with `lastgood key add` while this repository can still be opened, or put the object back from another copy";
+        let hint = |id: &Id| {
+            format!(
+                "put the object back from another copy of the repository; or add another key with `lastgood key add` while this repository can still be opened, and take this one away with `lastgood key remove {}`",
+                id.short()
+            )
+        };
         self.each(
             &ids,
             || (),
@@ -60,7 +65,7 @@ impl Run<'_> {
                     Ok(bytes) => KeyFile::decode(&bytes).err().map(|e| Fault::new(DamageKind::BadContent, e.chain())),
                 };
                 if let Some(fault) = fault {
-                    self.findings.add(fault.on(key).with_hint(hint));
+                    self.findings.add(fault.on(key).with_hint(hint(id)));
                 }
                 Ok(())
             },

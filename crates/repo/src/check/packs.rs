@@ -19,6 +19,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// About a damaged index file, while packs are in none.
+const HINT_RELIST: &str = "the data is intact, and restores find it by the packs' own lists; the next `lastgood backup` lists them anew, and `restic repair index` then clears this file away";
+/// About a damaged index file that nobody needs any more.
+const HINT_SPENT: &str =
+    "nothing depends on it, since other index files list every pack; `restic repair index` clears it away";
+
 /// What an index file tells, pack by pack.
 pub(super) type Listing = Vec<(PackId, Vec<IndexBlob>)>;
 
@@ -101,8 +107,9 @@ impl Run<'_> {
                 self.enter_listing(&mut packs, key, listing)?;
                 // Replaced by somebody else since the listing; what replaced it holds the same and more.
                 if let Some(fault) = fault.filter(|f| f.what != DamageKind::Missing) {
-                    let hint = "the index can be made anew from the packs' own headers: `restic repair index`";
-                    packs.lost_index_files.push(self.findings.add(fault.on(key).with_hint(hint)));
+                    packs.lost_index_files.push(self.findings.add(fault.on(key)));
+                    // The next backup must see it, too: then it lists anew what this file listed.
+                    self.repository.cache().forget(&IndexId(*id));
                 }
             }
         }
@@ -115,6 +122,10 @@ impl Run<'_> {
             }
         }
         packs.unindexed.sort_unstable();
+        let hint = if packs.unindexed.is_empty() { HINT_SPENT } else { HINT_RELIST };
+        for finding in &packs.lost_index_files {
+            self.findings.amend(*finding, |damage| damage.hint = Some(hint.to_owned()));
+        }
         Ok(packs)
     }
 

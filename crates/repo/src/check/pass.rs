@@ -149,9 +149,9 @@ impl Pass<'_> {
             (Extent::Blobs(lost), DamageKind::IndexMismatch) if lost.is_empty() => {
                 "the data is intact: `restic repair index` makes the index anew from the packs' own headers".to_owned()
             }
-            (_, DamageKind::Missing) => "put this object back from another copy of the repository; without one, `restic repair index` forgets it, and the next backup stores again what the sources still have".to_owned(),
+            (_, DamageKind::Missing) => "put this object back from another copy of the repository; without one, the next `lastgood backup` stores again what the sources still have, and `restic repair index` then forgets this one".to_owned(),
             _ => format!(
-                "put this object back from another copy of the repository; without one, `restic repair packs {}` saves what can be read, and the next backup stores again what the sources still have",
+                "put this object back from another copy of the repository; without one, `restic repair packs {}` saves what can be read, and the next `lastgood backup` stores again what the sources still have",
                 pack.id
             ),
         };

@@ -47,6 +47,13 @@ impl IndexCache {
         let _ = write(folder, id, packs);
     }
 
+    /// Forgets an index file, so that the next run reads it from the repository.
+    pub(crate) fn forget(&self, id: &IndexId) {
+        if let Some(folder) = &self.folder {
+            let _ = fs_err::remove_file(folder.join(id.to_string()));
+        }
+    }
+
     /// Removes cached files of index files that are gone.
     pub fn retain(&self, live: &[IndexId]) {
         let Some(folder) = &self.folder else { return };

@@ -23,7 +23,7 @@ pub use crate::format::blob::BlobKind;
 use crate::crypto::random;
 use lastgood_model::{BlobId, Error, ErrorKind, Id, PackId, Result, TreeId};
 use shard::{Entry, Key, Shard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 256;
@@ -90,6 +90,8 @@ pub struct Index {
     packs: RwLock<Vec<PackId>>,
     /// Packs that no readable index file lists; they are known by their own headers.
     unlisted: Mutex<Vec<PackId>>,
+    /// Packs that are listed and were passed over: missing, or not as long as they must be.
+    unusable: Mutex<HashSet<PackId>>,
     /// Further places of blobs that are stored more than once: few, and asked for only when the first is of no use.
     spares: Mutex<HashMap<Key, Vec<Location>>>,
     secret: [u128; 3],
@@ -115,6 +117,7 @@ impl Index {
             shards,
             packs: RwLock::new(Vec::new()),
             unlisted: Mutex::default(),
+            unusable: Mutex::default(),
             spares: Mutex::default(),
             secret,
         })
@@ -192,6 +195,16 @@ impl Index {
     /// The packs so remembered, which a writer should list anew before it relies on them.
     pub(crate) fn unlisted(&self) -> Vec<PackId> {
         self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Remembers that a pack is listed and cannot be used.
+    pub(crate) fn note_unusable(&self, pack: PackId) {
+        self.unusable.lock().unwrap_or_else(|e| e.into_inner()).insert(pack);
+    }
+
+    /// The packs so remembered.
+    pub(crate) fn unusable(&self) -> HashSet<PackId> {
+        self.unusable.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Enters where a blob is stored. A blob that already has a place keeps it, and this one becomes a spare.

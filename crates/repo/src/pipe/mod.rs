@@ -15,7 +15,7 @@ mod stream;
 mod tree;
 
 pub use compress::Compression;
-pub(crate) use packer::Packer;
+pub(crate) use packer::{INDEX_BLOBS, Packer};
 pub(crate) use stream::Stream;
 
 use crate::chunk::ChunkParams;

@@ -27,7 +27,7 @@ const OPEN_DATA_PACKS: usize = 2;
 /// Packs being written at once, and waiting to be.
 const WRITES_IN_FLIGHT: usize = 2;
 /// Blobs in an index file; restic keeps about as many.
-const INDEX_BLOBS: usize = 50_000;
+pub(crate) const INDEX_BLOBS: usize = 50_000;
 
 #[derive(Default)]
 struct OpenPack {

@@ -3,7 +3,7 @@
 //! Each blob is read and opened once, however many places want it. Memory is bounded by the number of threads times one
 //! read of [`RANGE_BYTES`] and the largest blob in it.
 
-use super::{BlobReader, missing, pack_is_gone};
+use super::{BlobReader, pack_is_gone};
 use crate::index::{BlobRef, Location};
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Context, Monitor, Result};
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Fetch<'_> {
 }
 
 impl<'a> Fetch<'a> {
-    /// Looks up every blob; one that is in no index goes to `failed` with the error.
+    /// Looks up every blob; one that is nowhere goes to `failed` with the error.
     pub fn plan(
         reader: &'a BlobReader,
         requests: impl IntoIterator<Item = FetchRequest>,
@@ -49,9 +49,9 @@ impl<'a> Fetch<'a> {
     ) -> Self {
         let mut located = Vec::new();
         for request in requests {
-            match reader.index.find(request.blob) {
-                Some(location) => located.push(Located { request, location }),
-                None => failed(request, missing(&request.blob)),
+            match reader.locate(request.blob) {
+                Ok(location) => located.push(Located { request, location }),
+                Err(error) => failed(request, error),
             }
         }
         located.sort_unstable_by_key(|l| (l.location.pack, l.location.offset, l.request.place));

@@ -2,9 +2,11 @@
 
 mod fetch;
 mod header;
+mod unlisted;
 
 pub use fetch::{Fetch, FetchRequest};
 pub(crate) use header::{header_of, read_header};
+pub(crate) use unlisted::enter_unlisted;
 
 use crate::crypto::Sealer;
 use crate::format::decode_tree;
@@ -13,7 +15,7 @@ use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, TreeId};
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use zstd::zstd_safe::{self, DCtx, DParameter};
 
 /// No plaintext may be longer, whatever an index claims.
@@ -27,6 +29,8 @@ pub struct BlobReader {
     pub(crate) sealer: Arc<Sealer>,
     /// Where the blobs are.
     pub index: Arc<Index>,
+    /// Whether packs that no index file lists were asked for what they hold; absent when they must not be.
+    beyond: Option<Mutex<bool>>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -42,7 +46,38 @@ thread_local! {
 impl BlobReader {
     /// A reader over an index that was loaded from the same store.
     pub fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, index: Arc<Index>) -> Self {
-        Self { store, sealer, index }
+        Self { store, sealer, index, beyond: None }
+    }
+
+    /// The same, but a blob that the index does not know is looked for in packs that no index file lists, too. Not for
+    /// writers: what they rely on must be listed.
+    #[must_use]
+    pub(crate) fn beyond_the_index(self) -> Self {
+        Self { beyond: Some(Mutex::new(false)), ..self }
+    }
+
+    /// Where a blob is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when it is nowhere.
+    pub fn locate(&self, blob: impl Into<BlobRef>) -> Result<Location> {
+        let blob = blob.into();
+        if let Some(location) = self.index.find(blob) {
+            return Ok(location);
+        }
+        if let Some(beyond) = &self.beyond {
+            let mut asked = beyond.lock().unwrap_or_else(|e| e.into_inner());
+            if !*asked {
+                let packs = enter_unlisted(&*self.store, &self.sealer, &self.index)?;
+                if packs > 0 {
+                    tracing::warn!(
+                        "an index file is missing: {packs} packs that none lists are found by their own lists; the next `lastgood backup` lists them anew"
+                    );
+                }
+                *asked = true;
+            }
+        }
+        self.index.find(blob).ok_or_else(|| missing(&blob))
     }
 
     /// The plaintext of a blob, verified against its id. Of one that is stored more than once, any sound place serves.
@@ -51,7 +86,7 @@ impl BlobReader {
     /// [`ErrorKind::Corrupt`] when the index does not know it, or what is stored is not it.
     pub fn blob(&self, blob: impl Into<BlobRef>) -> Result<Vec<u8>> {
         let blob = blob.into();
-        let location = self.index.find(blob).ok_or_else(|| missing(&blob))?;
+        let location = self.locate(blob)?;
         self.blob_at(&blob, &location).or_else(|error| self.read_spare(&blob, error))
     }
 

@@ -173,3 +173,41 @@ fn a_session_that_is_given_up_leaves_what_it_wrote_to_the_next() {
     let next = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap();
     assert!(next.stored().1 < 45 << 20, "{} bytes again", next.stored().1);
 }
+
+#[test]
+fn packs_that_no_index_file_lists_are_taken_over_though_no_dead_lock_tells_of_them() {
+    let rig = Rig::new();
+    let content = Rng::new(7).bytes(1 << 20);
+    let first = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap();
+    // While somebody else may be writing, packs that nothing speaks for are his.
+    for key in rig.keys_of(ObjectKind::Index) {
+        rig.store.remove(&key).unwrap();
+    }
+    let fork = rig.over(rig.store.fork());
+    let other = fork.open();
+    let lock = other.lock(lastgood_repo::LockMode::Shared).unwrap();
+    assert_eq!(save(&fork.open(), Chunking::Files, &[("b", b"other")]).unwrap().adopted, 0);
+    drop(lock);
+    let next = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap();
+    assert_eq!((next.adopted, next.stored().0), (first.published.packs.len(), 0));
+    for id in [first.id(), next.id()] {
+        assert!(contents(&rig.open(), id).unwrap()["db/a"] == content);
+    }
+    rig.assert_sound();
+    assert_eq!(save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap().adopted, 0);
+}
+
+#[test]
+fn readers_find_what_a_lost_index_file_listed() {
+    let rig = Rig::new();
+    let content = Rng::new(8).bytes(1 << 20);
+    let first = save(&rig.open(), Chunking::Files, &[("a", &content)]).unwrap().id();
+    let second = save(&rig.open(), Chunking::Files, &[("a", &content), ("b", b"more")]).unwrap().id();
+    for key in rig.keys_of(ObjectKind::Index) {
+        let fork = rig.over(rig.store.fork());
+        fork.store.remove(&key).unwrap();
+        for id in [first, second] {
+            assert!(contents(&fork.open(), id).unwrap()["db/a"] == content, "{key}");
+        }
+    }
+}

@@ -15,13 +15,14 @@ use crate::args::{Backup, Protect};
 use crate::config::{Config, FILE_NAME, PostgresConfig, SecretRef, SourceConfig, SourceSpec, secret};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
+use crate::protection::last_good_but;
 use crate::run::{Chosen, Run};
 use crate::text;
 use crate::wiring::{self, Place};
 use document::Document;
 use lastgood_model::source::FindingLevel;
 use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId, Time};
-use lastgood_repo::Compression;
+use lastgood_repo::{Compression, Repository};
 use proof::Proof;
 use std::path::{Path, PathBuf};
 use wanted::{Server, Wanted};
@@ -66,7 +67,7 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     }
     let targets = targets(run, existing.as_ref(), &folder, &mut document)?;
     for chosen in &targets {
-        judge(chosen, &wanted)?;
+        judge(run, chosen, &wanted)?;
     }
     probe(&document.config()?, &added)?;
     let url_files: Vec<(PathBuf, &Server)> = added.iter().filter_map(|added| added.url_file(&folder)).collect();
@@ -94,10 +95,13 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     let request =
         Backup { sources: Vec::new(), force: false, reason: None, tags: Vec::new(), dry_run: false, compression: None };
     for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
-        let taken = backup::take(run, &config, &chosen, &request)?;
+        let mut taken = backup::take(run, &config, &chosen, &request)?;
         code = code.or(taken.exit_code());
         let proof = proof::prove(run, &config, &chosen, &taken, args.scratch.as_deref())?;
         code = code.or(proof.exit_code());
+        if let (Proof::Done(report), ExitCode::Damage) = (&proof, proof.exit_code()) {
+            taken.last_good = last_good_but(&taken.repository, Some(&config.app), &[report.snapshot])?;
+        }
         all.push(Protected { chosen, taken, proof, key_made, repository_made });
     }
     let passwords: Vec<String> = added.iter().filter_map(|added| added.about_password(&folder)).collect();
@@ -216,7 +220,7 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
 }
 
 /// What can be said against a repository before anything is written.
-fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
+fn judge(run: &Run, chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
     let Some(folder) = chosen.place.folder() else { return Ok(()) };
     let real = fs_err::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let paths = || wanted.iter().filter_map(Wanted::path);
@@ -242,21 +246,13 @@ fn judge(chosen: &Chosen, wanted: &[Wanted]) -> Result<()> {
         .with_hint("bring the key file back from where it was copied to, or choose another place with --repo PATH"));
     }
     if !has_repository {
-        wiring::refuse_foreign_folder(folder)?;
-        if let (Some(name), Some(key)) = (&chosen.name, key_file)
-            && has_key
-        {
-            // A new one in an empty mount point would hide the old one and all that is in it.
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "the config names repository {name:?} at {} and its key {} is there, but it is not",
-                    chosen.place,
-                    key.display()
-                ),
-            )
-            .with_hint("is its disk mounted? Where there never was one, `lastgood init` makes it"));
+        if chosen.name.is_some() && key_file.is_some() && has_key {
+            // A new one in an empty mount point would hide the old one and all that is in it. Opening it says what is
+            // amiss, in the words of every other command.
+            drop(run.open(chosen)?);
         }
+        Repository::exists(&*chosen.place.store(&run.monitor())?)?;
+        wiring::refuse_foreign_folder(folder)?;
     }
     Ok(())
 }
