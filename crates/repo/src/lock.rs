@@ -246,7 +246,7 @@ fn locked(file: &LockFile, place: &str, now: Time) -> Error {
         (
             format!(
                 "with the date {}, which by this host's clock lies {} in the future",
-                file.time,
+                Time::new(file.time.secs, 0),
                 span(age.unsigned_abs())
             ),
             format!(

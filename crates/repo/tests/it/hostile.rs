@@ -344,7 +344,7 @@ fn configs_of_other_versions_and_none_are_told_apart() {
     assert_eq!(kind(&store), ErrorKind::Corrupt, "a repository that lost its config is one");
     // And nobody makes a new one over what is left of it.
     let again = Repository::init(Arc::new(store), &rig.password, OpenOptions::default());
-    assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Corrupt);
     let again = Repository::init(Arc::new(rig.store.clone()), &rig.password, OpenOptions::default());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
 }

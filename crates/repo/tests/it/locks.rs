@@ -108,7 +108,7 @@ fn a_lock_from_the_future_is_not_stale_by_its_age() {
         }
         let error = rig.open().lock(LockMode::Shared).unwrap_err();
         assert!(
-            error.chain().contains("ahead") && error.hint().unwrap().contains("clock"),
+            error.chain().contains("in the future") && error.hint().unwrap().contains("clock"),
             "{error:?} {:?}",
             error.hint()
         );
