@@ -1,6 +1,6 @@
 //! Ways of cutting rows into blobs: what each costs at first and after changes.
 
-use super::data::{self, SHOP};
+use super::data::{self, Change, SHOP};
 use super::server::Server;
 use super::shop::LIVE;
 use crate::bench::Bench;
@@ -25,16 +25,16 @@ pub(super) fn measure(bench: &Bench<'_>, server: &Server, tables: &[data::Table]
             let mut before = 0.0;
             let mut step = |step: usize, samples: &mut Samples| -> Result<()> {
                 let label = format!("lastgood, chunk = {chunk:?}, {}", ["first", "1 % together", "1 % all over"][step]);
-                samples.push(server.measure(&label, &backup, &[&lastgood.repository])?);
+                samples.push(server.measure(&label, &backup, Some(LIVE), &[&lastgood.repository])?);
                 let after = bytes_of(&lastgood.repository)? as f64;
                 stored[step].push(after - before);
                 before = after;
                 Ok(())
             };
             step(0, &mut first)?;
-            data::change_together(server, LIVE, row_count, run as u64)?;
+            data::change(server, LIVE, Change::Together, row_count, run as u64)?;
             step(1, &mut together)?;
-            data::change_all_over(server, LIVE, run as u64)?;
+            data::change(server, LIVE, Change::AllOver, row_count, run as u64)?;
             step(2, &mut all_over)?;
         }
         let stored = stored.map(median);

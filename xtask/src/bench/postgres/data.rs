@@ -270,36 +270,62 @@ fn event(id: u64, rng: &mut Rng, row: &mut String) {
     );
 }
 
-/// Changes one order, item, account and customer in a hundred, all over the tables, `seed` deciding which. Gives how many
-/// rows that were.
-pub(super) fn change_all_over(server: &Server, database: &str, seed: u64) -> Result<f64> {
+/// One row in a hundred of the database is changed, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Orders that follow one another. Their new versions go wherever there is room, which rows of many lengths leave in
+    /// pages everywhere.
+    Together,
+    /// Accounts that follow one another. Rows of one length leave no room: all new versions go to the table's end.
+    OfOneLength,
+    /// Orders, items, customers and accounts, all over the tables.
+    AllOver,
+}
+
+/// What a change was.
+pub(super) struct Changed {
+    /// How many rows.
+    pub(super) rows: f64,
+    /// In how many pages they were or are.
+    pub(super) pages: f64,
+}
+
+/// Changes one row in a hundred of a database that has so many; `seed` decides which.
+pub(super) fn change(server: &Server, database: &str, change: Change, rows: f64, seed: u64) -> Result<Changed> {
+    let orders = "orders SET state = 'returned', updated = at + interval '9 days'";
+    let accounts = "pgbench_accounts SET abalance = abalance + aid";
+    let range = |table: &str, key: &str| -> Result<String> {
+        let last = server.number(database, &format!("SELECT max({key}) FROM {table}"))? as u64;
+        let count = ((rows / 100.0) as u64).clamp(1, last / 4);
+        let from = 1 + Rng::new(seed).below(last - count);
+        Ok(format!("{key} BETWEEN {from} AND {}", from + count - 1))
+    };
     let one_in_a_hundred = |key: &str| format!("(hashint8({key}) & 2147483647) % 100 = {}", seed % 100);
-    let statements = [
-        format!(
-            "UPDATE orders SET state = 'returned', updated = at + interval '9 days' WHERE {}",
-            one_in_a_hundred("id")
-        ),
-        format!("UPDATE items SET count = count + 1 WHERE {}", one_in_a_hundred("\"order\" * 8 + line")),
-        format!("UPDATE customers SET balance = balance + 1.25 WHERE {}", one_in_a_hundred("id")),
-        format!("UPDATE pgbench_accounts SET abalance = abalance + aid WHERE {}", one_in_a_hundred("aid")),
-    ];
-    statements.iter().map(|sql| changed(server, database, sql)).sum()
-}
-
-/// Changes orders that lie together, as many as one row in a hundred of the database.
-pub(super) fn change_together(server: &Server, database: &str, rows: f64, seed: u64) -> Result<f64> {
-    let orders = server.number(database, "SELECT max(id) FROM orders")?;
-    let count = (rows / 100.0).min(orders / 4.0).max(1.0) as u64;
-    let from = 1 + Rng::new(seed).below(orders as u64 - count);
-    let sql = format!(
-        "UPDATE orders SET state = 'returned', updated = at + interval '9 days' WHERE id BETWEEN {from} AND {}",
-        from + count - 1
-    );
-    changed(server, database, &sql)
-}
-
-fn changed(server: &Server, database: &str, sql: &str) -> Result<f64> {
-    server.number(database, &format!("WITH changed AS ({sql} RETURNING 1) SELECT count(*) FROM changed"))
+    let statements = match change {
+        Change::Together => vec![(orders, range("orders", "id")?)],
+        Change::OfOneLength => vec![(accounts, range("pgbench_accounts", "aid")?)],
+        Change::AllOver => vec![
+            (orders, one_in_a_hundred("id")),
+            ("items SET count = count + 1", one_in_a_hundred("\"order\" * 8 + line")),
+            ("customers SET balance = balance + 1.25", one_in_a_hundred("id")),
+            (accounts, one_in_a_hundred("aid")),
+        ],
+    };
+    let mut changed = Changed { rows: 0.0, pages: 0.0 };
+    for (update, condition) in statements {
+        let said = server.sql(
+            database,
+            &format!(
+                "WITH changed AS (UPDATE {update} WHERE {condition} RETURNING old.ctid AS was, new.ctid AS \"is\")
+                 SELECT count(*) / 2, count(DISTINCT (page::text::point)[0])
+                 FROM (SELECT was FROM changed UNION ALL SELECT \"is\" FROM changed) _ (page)"
+            ),
+        )?;
+        let (rows, pages) = said.split_once('|').with_context(|| format!("{update} gave {said:?}"))?;
+        changed.rows += rows.parse::<f64>()?;
+        changed.pages += pages.parse::<f64>()?;
+    }
+    Ok(changed)
 }
 
 /// How many rows these tables have.

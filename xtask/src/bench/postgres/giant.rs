@@ -26,11 +26,16 @@ impl Giant {
     pub(super) fn run(&mut self, bench: &Bench<'_>, server: &Server, compare: bool) -> Result<()> {
         let lastgood = super::lastgood(bench, server, GIANT, CHUNK)?;
         let backup = bench.lastgood(&lastgood, lastgood.backup(false));
-        self.first.push(server.measure("lastgood, one table", &backup, &[])?);
+        self.first.push(server.measure("lastgood, one table", &backup, Some(GIANT), &[])?);
         self.bytes.push(bytes_of(&lastgood.repository)? as f64);
         for (i, packing) in Packing::ALL.into_iter().enumerate() {
             let dump = bench.fresh("dumps")?.join("dump");
-            self.dumps[i].push(server.measure(packing.name(), &server.dump(GIANT, packing, &dump), &[])?);
+            self.dumps[i].push(server.measure(
+                packing.name(),
+                &server.dump(GIANT, packing, &dump),
+                Some(GIANT),
+                &[],
+            )?);
             self.dump_bytes[i].push(bytes_of(&dump)? as f64);
         }
         // The last dump, the uncompressed one, is what pg_restore reads fastest.
@@ -38,12 +43,17 @@ impl Giant {
         server.drop(BACK)?;
         let restore = lastgood.restore_to_server("latest", SOURCE, &server.url(BACK), &["--jobs", "2"]);
         let restore = bench.lastgood(&lastgood, restore);
-        self.restore.push(server.measure("lastgood, one table restored", &restore, &[&lastgood.repository])?);
+        self.restore.push(server.measure("lastgood, one table restored", &restore, None, &[&lastgood.repository])?);
         if compare {
             server.compare(GIANT, BACK, &[EVENTS])?;
         }
         server.create(BACK)?;
-        self.pg_restore.push(server.measure("pg_restore, one table", &server.load(BACK, None, &dump), &[&dump])?);
+        self.pg_restore.push(server.measure(
+            "pg_restore, one table",
+            &server.load(BACK, None, &dump),
+            None,
+            &[&dump],
+        )?);
         server.drop(BACK)
     }
 

@@ -120,12 +120,15 @@ impl Server {
         self.sql("postgres", &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_identifier(database))).map(drop)
     }
 
-    /// Measures a job against the server: nothing is left to be written when it begins, and all databases and what is at
-    /// `more` are in the file cache.
-    pub(super) fn measure(&self, label: &str, job: &Job, more: &[&Path]) -> Result<Sample> {
+    /// Measures a job against the server: nothing is left to be written when it begins, and what it reads is in the file
+    /// cache, which is the database and what is at `more`.
+    pub(super) fn measure(&self, label: &str, job: &Job, database: Option<&str>, more: &[&Path]) -> Result<Sample> {
         self.sql("postgres", "CHECKPOINT")?;
-        let base = self.pg.data().join("base");
-        let warm: Vec<&Path> = std::iter::once(base.as_path()).chain(more.iter().copied()).collect();
+        let mut warm: Vec<PathBuf> = more.iter().copied().map(PathBuf::from).collect();
+        if let Some(name) = database {
+            let oid = self.sql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{name}'"))?;
+            warm.push(self.pg.data().join("base").join(oid));
+        }
         measure(label, job, &self.scratch, &warm)
     }
 

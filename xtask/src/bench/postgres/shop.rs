@@ -1,6 +1,6 @@
 //! The database of several tables, from its first recovery point to one table brought back.
 
-use super::data::{self, SHOP, Table};
+use super::data::{self, Change, Changed, SHOP, Table};
 use super::server::{Packing, Server};
 use super::{CHUNK, SOURCE};
 use crate::bench::Bench;
@@ -19,7 +19,11 @@ const ONE: &str = "orders";
 const START_S: f64 = 0.5;
 
 /// The kinds of change, and the most that may be stored for one, of the database's rows.
-const CHANGES: [(&str, Option<f64>); 2] = [("together", Some(0.03)), ("all over", None)];
+const CHANGES: [(Change, &str, Option<f64>); 3] = [
+    (Change::Together, "together", Some(0.03)),
+    (Change::OfOneLength, "together, all of one length", Some(0.03)),
+    (Change::AllOver, "all over", None),
+];
 
 /// All samples.
 #[derive(Default)]
@@ -33,9 +37,9 @@ pub(super) struct Shop {
     zstd_bytes: Vec<f64>,
     unchanged: Samples,
     unchanged_bytes: Vec<f64>,
-    changed: [Samples; 2],
-    changed_bytes: [Vec<f64>; 2],
-    changed_rows: [Vec<f64>; 2],
+    changed: [Samples; 3],
+    changed_bytes: [Vec<f64>; 3],
+    changes: [Vec<Changed>; 3],
     restore: Samples,
     pg_restore: Samples,
     one: Samples,
@@ -55,10 +59,10 @@ impl Shop {
         let floor = server.floor(LIVE, &names);
         let stored = || bytes_of(&lastgood.repository).map(|bytes| bytes as f64);
 
-        self.first.push(server.measure("lastgood, first", &backup, &[])?);
-        self.gzip.push(server.measure("pg_dump, gzip", &server.dump(LIVE, Packing::Gzip, &gzip), &[])?);
-        self.zstd.push(server.measure("pg_dump, zstd:3", &server.dump(LIVE, Packing::Zstd, &zstd), &[])?);
-        self.floor.push(server.measure("COPY to nowhere", &floor, &[])?);
+        self.first.push(server.measure("lastgood, first", &backup, Some(LIVE), &[])?);
+        self.gzip.push(server.measure("pg_dump, gzip", &server.dump(LIVE, Packing::Gzip, &gzip), Some(LIVE), &[])?);
+        self.zstd.push(server.measure("pg_dump, zstd:3", &server.dump(LIVE, Packing::Zstd, &zstd), Some(LIVE), &[])?);
+        self.floor.push(server.measure("COPY to nowhere", &floor, Some(LIVE), &[])?);
         let first_bytes = stored()?;
         self.bytes.push(first_bytes);
         self.gzip_bytes.push(bytes_of(&gzip)? as f64);
@@ -66,9 +70,9 @@ impl Shop {
         remove(&gzip)?;
 
         let repository: &[&Path] = &[&lastgood.repository];
-        self.unchanged.push(server.measure("lastgood, unchanged", &backup, repository)?);
+        self.unchanged.push(server.measure("lastgood, unchanged", &backup, Some(LIVE), repository)?);
         self.unchanged_bytes.push(stored()? - first_bytes);
-        self.floor.push(server.measure("COPY to nowhere", &floor, &[])?);
+        self.floor.push(server.measure("COPY to nowhere", &floor, Some(LIVE), &[])?);
 
         let restore = |more: &[&str]| {
             let words = lastgood.restore_to_server("latest", SOURCE, &server.url(BACK), more);
@@ -76,14 +80,14 @@ impl Shop {
         };
         let jobs = ["--jobs", "2"];
         server.drop(BACK)?;
-        self.restore.push(server.measure("lastgood, restore", &restore(&jobs), repository)?);
+        self.restore.push(server.measure("lastgood, restore", &restore(&jobs), None, repository)?);
         if run == 0 {
             server.compare(LIVE, BACK, &names)?;
         }
         self.pg_restore.push(into_empty(server, "pg_restore", &server.load(BACK, None, &zstd), &zstd)?);
         server.drop(BACK)?;
         let only = [&jobs[..], &["--table", ONE]].concat();
-        self.one.push(server.measure("lastgood, restore one table", &restore(&only), repository)?);
+        self.one.push(server.measure("lastgood, restore one table", &restore(&only), None, repository)?);
         if run == 0 {
             let sum = format!("SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {ONE} t");
             let (left, right) = (server.sql(LIVE, &sum)?, server.sql(BACK, &sum)?);
@@ -95,16 +99,13 @@ impl Shop {
         if run == 0 {
             self.rows = data::rows(server, LIVE, tables)?;
         }
-        for (i, (what, _)) in CHANGES.iter().enumerate() {
-            let changed = match i {
-                0 => data::change_together(server, LIVE, self.rows, run)?,
-                _ => data::change_all_over(server, LIVE, run)?,
-            };
+        for (i, (change, what, _)) in CHANGES.iter().enumerate() {
+            let changed = data::change(server, LIVE, *change, self.rows, run)?;
             let before = stored()?;
             let label = format!("lastgood, 1 % changed {what}");
-            self.changed[i].push(server.measure(&label, &backup, repository)?);
+            self.changed[i].push(server.measure(&label, &backup, Some(LIVE), repository)?);
             self.changed_bytes[i].push(stored()? - before);
-            self.changed_rows[i].push(changed);
+            self.changes[i].push(changed);
         }
         Ok(())
     }
@@ -131,7 +132,7 @@ impl Shop {
         rows.push(Row::time("unchanged", &self.unchanged).beside(floor, &self.floor, Some(1.05)));
         let unchanged = median(self.unchanged_bytes);
         rows.push(Row::size("stored, unchanged", unchanged).beside_value(all_rows, copy_bytes, Some(0.001)));
-        for (i, (what, most)) in CHANGES.iter().enumerate() {
+        for (i, (_, what, most)) in CHANGES.iter().enumerate() {
             let bytes = median(self.changed_bytes[i].clone());
             rows.push(Row::time(format!("1 % changed {what}"), &self.changed[i]).beside(floor, &self.floor, None));
             rows.push(
@@ -139,9 +140,11 @@ impl Shop {
                     .beside_value(all_rows, copy_bytes, *most)
                     .beside_value("repository", first_bytes, None),
             );
-            let changed = median(self.changed_rows[i].clone());
+            let changed = median(self.changes[i].iter().map(|changed| changed.rows));
+            let pages = median(self.changes[i].iter().map(|changed| changed.pages));
             notes.push(format!(
-                "Changed {what}: {changed:.0} of {:.0} rows; {:.0} bytes were stored for each.",
+                "Changed {what}: {changed:.0} of {:.0} rows, which were or are in {pages:.0} pages; {:.0} bytes were stored \
+                 for each row.",
                 self.rows,
                 bytes / changed.max(1.0)
             ));
@@ -164,7 +167,7 @@ impl Shop {
 /// A measurement of what wants an empty database.
 fn into_empty(server: &Server, label: &str, job: &Job, from: &Path) -> Result<crate::bench::measure::Sample> {
     server.create(BACK)?;
-    server.measure(label, job, &[from])
+    server.measure(label, job, None, &[from])
 }
 
 /// pg_restore of one table with its keys and indexes, which it leaves out unless they are named: by the list of the

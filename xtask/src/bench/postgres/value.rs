@@ -22,14 +22,19 @@ pub(super) fn measure(bench: &Bench<'_>, server: &Server, rows: &mut Vec<Row>, n
         let what = format!("one value of {megabytes} MB");
         let dump = bench.fresh("dumps")?.join("dump");
         let mut pg_dump = Samples::default();
-        match server.measure("pg_dump, one value", &server.dump(DATABASE, Packing::Zstd, &dump), &[]) {
+        match server.measure("pg_dump, one value", &server.dump(DATABASE, Packing::Zstd, &dump), Some(DATABASE), &[]) {
             Ok(sample) => pg_dump.push(sample),
             Err(error) => notes.push(format!("pg_dump fails on {what}: {}", said(&error))),
         }
         remove(&dump)?;
         let lastgood = super::lastgood(bench, server, DATABASE, CHUNK)?;
         let mut first = Samples::default();
-        match server.measure("lastgood, one value", &bench.lastgood(&lastgood, lastgood.backup(false)), &[]) {
+        match server.measure(
+            "lastgood, one value",
+            &bench.lastgood(&lastgood, lastgood.backup(false)),
+            Some(DATABASE),
+            &[],
+        ) {
             Ok(sample) => first.push(sample),
             Err(error) => {
                 notes.push(format!("lastgood fails on {what}: {}", said(&error)));
@@ -41,7 +46,12 @@ pub(super) fn measure(bench: &Bench<'_>, server: &Server, rows: &mut Vec<Row>, n
         server.drop(BACK)?;
         let words = lastgood.restore_to_server("latest", SOURCE, &server.url(BACK), &[]);
         let mut restore = Samples::default();
-        match server.measure("lastgood, one value restored", &bench.lastgood(&lastgood, words), &[]) {
+        match server.measure(
+            "lastgood, one value restored",
+            &bench.lastgood(&lastgood, words),
+            None,
+            &[&lastgood.repository],
+        ) {
             Ok(sample) => restore.push(sample),
             Err(error) => {
                 notes.push(format!("lastgood fails to restore {what}: {}", said(&error)));
