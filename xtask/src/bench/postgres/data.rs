@@ -17,9 +17,9 @@ pub(super) const EVENTS: &str = "events";
 
 /// What a row takes as COPY writes it, with its line break.
 const ACCOUNT_BYTES: u64 = 98;
-const EVENT_BYTES: u64 = 321;
+const EVENT_BYTES: u64 = 297;
 /// An order, its items, and its share of a customer.
-const ORDER_BYTES: u64 = 958;
+const ORDER_BYTES: u64 = 778;
 /// Orders for each customer, about.
 const ORDERS_PER_CUSTOMER: u64 = 6;
 /// Rows of pgbench_accounts for each unit of its scale.

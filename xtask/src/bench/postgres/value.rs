@@ -97,7 +97,8 @@ fn make(bench: &Bench<'_>, server: &Server, bytes: u64) -> Result<()> {
 /// The line of a failed run that tells why.
 fn said(error: &Error) -> String {
     let text = error.to_string();
-    let is_reason = |line: &&str| line.to_lowercase().contains("error") || line.contains("failed");
-    let line = text.lines().skip(1).find(is_reason).or_else(|| text.lines().last()).unwrap_or_default();
+    // The server's own words first, then those of whoever spoke to it.
+    let has = |word: &str| text.lines().skip(1).find(|line| line.contains(word));
+    let line = has("ERROR").or_else(|| has("error")).or_else(|| text.lines().last()).unwrap_or_default();
     format!("`{}`", line.trim().replace('`', "'"))
 }
