@@ -119,6 +119,16 @@ impl Lastgood {
         words
     }
 
+    /// The program's file.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// What it takes for its user's home folder.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Reads metadata.
     pub(crate) fn check(&self) -> Vec<OsString> {
         self.words(&["check"])
@@ -170,10 +180,27 @@ impl Lastgood {
 
     /// Ids of all recovery points.
     pub(crate) fn snapshot_ids(&self) -> Result<Vec<String>> {
+        Ok(self.points()?.into_iter().map(|point| point.id).collect())
+    }
+
+    /// All recovery points.
+    pub(crate) fn points(&self) -> Result<Vec<Point>> {
         let ran = self.run(&self.words(&["snapshots", "--output", "json"]))?.ok()?;
         let list: Value = serde_json::from_slice(&ran.stdout).context("read `snapshots --output json`")?;
-        let list = list.get("snapshots").unwrap_or(&list).as_array().context("`snapshots` gave no list")?.clone();
-        list.iter().map(|one| Ok(one["id"].as_str().context("a snapshot without id")?.to_owned())).collect()
+        let list = list.get("snapshots").unwrap_or(&list).as_array().context("`snapshots` gave no list")?;
+        let point = |one: &Value| {
+            let sources = one["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let state = |source: &Value| {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                (text(&source["name"]), text(&source["outcome"]["state"]))
+            };
+            Ok(Point {
+                id: one["id"].as_str().context("a snapshot without id")?.to_owned(),
+                is_complete: one["complete"] == true,
+                sources: sources.iter().map(state).collect(),
+            })
+        };
+        list.iter().map(point).collect()
     }
 
     /// Where a restore into `to` puts the tree of a files source.
@@ -195,6 +222,23 @@ impl Lastgood {
             }
         }
         bail!("no {} below {}", original.display(), to.join(source).display())
+    }
+}
+
+/// A recovery point as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) id: String,
+    /// As it says of itself.
+    pub(crate) is_complete: bool,
+    /// Names and outcomes.
+    sources: Vec<(String, String)>,
+}
+
+impl Point {
+    /// The outcome of a source, such as `complete` or `failed`; `None` if it is not part of it.
+    pub(crate) fn state(&self, source: &str) -> Option<&str> {
+        self.sources.iter().find(|(name, _)| name == source).map(|(_, state)| state.as_str())
     }
 }
 

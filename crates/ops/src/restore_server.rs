@@ -246,10 +246,14 @@ fn is_selective(options: &RestoreOptions) -> bool {
 }
 
 impl ServerRestorePlan {
-    /// Something that is there would be taken away.
+    /// Something that somebody has made would be taken away.
     pub fn is_destructive(&self) -> bool {
-        let empties = |database: &Database| database.options.data_only && database.options.overwrite;
-        self.summary.databases.iter().any(|database| database.replaces.is_some()) || self.databases.iter().any(empties)
+        self.databases.iter().any(|database| database.plan.is_destructive())
+    }
+
+    /// Something that is there would be taken away, if only what an unfinished restore has left.
+    pub fn replaces_something(&self) -> bool {
+        self.is_destructive() || self.summary.databases.iter().any(|database| database.replaces.is_some())
     }
 
     /// What is in the way, as the error it would end with.

@@ -5,6 +5,7 @@
 //! end every one of them is restored. A restore that was killed is run again with the same words and must end identical.
 
 use super::app::{App, State};
+use super::started_seed;
 use super::stats::upper95;
 use crate::program::{self, Lastgood};
 use crate::{setup, shell};
@@ -95,11 +96,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("{failed} failures; everything is kept in {}", scratch.keep().display());
     }
     Ok(())
-}
-
-fn started_seed() -> Option<u64> {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(since.as_nanos() as u64)
 }
 
 struct Point {

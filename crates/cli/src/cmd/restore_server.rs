@@ -32,8 +32,9 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
     })?;
     let refusal = planned.refusal();
     let is_destructive = planned.is_destructive();
-    if args.dry_run || is_destructive || refusal.is_some() {
-        let told = args.dry_run || (!args.yes && refusal.is_none() && run.out.format == Format::Ndjson);
+    if args.dry_run || planned.replaces_something() || refusal.is_some() {
+        let told =
+            args.dry_run || (is_destructive && !args.yes && refusal.is_none() && run.out.format == Format::Ndjson);
         if run.out.is_human() {
             tell_plan(&run.out, &planned.summary, &server)?;
         } else if told {

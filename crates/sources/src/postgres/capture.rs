@@ -14,7 +14,7 @@ use super::source::PostgresSource;
 use super::stream::Streams;
 use super::toc::Toc;
 use super::tools::{self, DumpOptions, Installation, Tools};
-use super::wire::Client;
+use super::wire::{Client, Vigil};
 use super::workers::{self, Job};
 use lastgood_model::manifest::{Problem, ProblemKind};
 use lastgood_model::source::{Captured, Sink};
@@ -76,13 +76,13 @@ pub(super) fn capture(source: &PostgresSource, sink: &dyn Sink, monitor: &Monito
         let info = client.conninfo().clone();
         let mut facts = server_facts(&mut client)?;
         let wanted = wanted_databases(&mut client, source)?;
-        drop(client);
         let programs = match source.options.data_only {
             true => None,
             false => Some(Tools::find(source.options.bin.as_deref())?.choose(facts.server_version_num)?.clone()),
         };
         let run = Run { source, choice, programs, sink, monitor, stop };
-        run.globals(&info, &mut facts)?;
+        run.globals(&client, &mut facts)?;
+        drop(client);
         for database in &wanted {
             let shown = || format!("database {:?}", database.name);
             facts.databases.push(run.database(&info, database).with_context(shown)?);
@@ -166,11 +166,12 @@ impl From<Error> for Setback {
 }
 
 impl Run<'_> {
-    fn globals(&self, info: &Conninfo, facts: &mut Facts) -> Result<()> {
+    fn globals(&self, client: &Client, facts: &mut Facts) -> Result<()> {
         let Some(programs) = &self.programs else { return Ok(()) };
         facts.pg_dump_version_num = Some(programs.version.0);
-        let is_cancelled = || self.stop.is_wanted();
-        let globals = tools::dump_globals(programs, &info.to_environment(), true, &is_cancelled)
+        let vigil = client.vigil("pg_dumpall");
+        let is_cancelled = || session::must_end(self.stop, &vigil);
+        let globals = tools::dump_globals(programs, &environment(client, &vigil), true, &is_cancelled)
             .context("describe roles and tablespaces")?;
         self.streams(Time::default()).file(layout::GLOBALS.to_owned(), |file| file.put(&globals.sql))?;
         facts.globals = if globals.has_passwords { Globals::WithPasswords } else { Globals::WithoutPasswords };
@@ -185,7 +186,7 @@ impl Run<'_> {
         let info = info.with_database(&database.name);
         let folder = layout::database_folder(&database.name);
         let mut holder = session::open(&info, self.stop)?;
-        let ready = self.get_ready(&mut holder, &info)?;
+        let ready = self.get_ready(&mut holder)?;
         let streams = self.streams(Time::parse_rfc3339(&ready.snapshot.time).unwrap_or_default());
         let remarks = match &ready.schema {
             Some(toc) => write_schema(toc, &ready.tables, &folder, &streams)?,
@@ -263,10 +264,10 @@ impl Run<'_> {
 
     /// Locks all tables, takes the snapshot and has the schema described. Nothing is written meanwhile, so that it can
     /// begin anew.
-    fn get_ready(&self, holder: &mut Client, info: &Conninfo) -> Result<Ready> {
+    fn get_ready(&self, holder: &mut Client) -> Result<Ready> {
         let mut begun_anew = 0;
         loop {
-            match self.try_to_get_ready(holder, info) {
+            match self.try_to_get_ready(holder) {
                 Ok(ready) => return Ok(Ready { begun_anew, ..ready }),
                 Err(Setback::Failed(error)) => return Err(error),
                 Err(Setback::Changed(why)) => {
@@ -283,7 +284,7 @@ impl Run<'_> {
         }
     }
 
-    fn try_to_get_ready(&self, holder: &mut Client, info: &Conninfo) -> Result<Ready, Setback> {
+    fn try_to_get_ready(&self, holder: &mut Client) -> Result<Ready, Setback> {
         let matches = catalog::matches(holder, &self.choice)?;
         let before = catalog::relations(holder, &matches)?;
         self.check_grants(holder, &before)?;
@@ -309,7 +310,7 @@ impl Run<'_> {
         let large_objects = if wants_objects { large_objects::count(holder)? } else { 0 };
         let tables = self.tables(holder, relations.tables, &snapshot)?;
         let schema = match &self.programs {
-            Some(programs) => Some(self.schema(programs, holder, info, &snapshot)?),
+            Some(programs) => Some(self.schema(programs, holder, &snapshot)?),
             None => None,
         };
         Ok(Ready { snapshot, tables, sequences, extensions, large_objects, schema, begun_anew: 0 })
@@ -360,13 +361,7 @@ impl Run<'_> {
         Ok(out)
     }
 
-    fn schema(
-        &self,
-        programs: &Installation,
-        holder: &mut Client,
-        info: &Conninfo,
-        snapshot: &Snapshot,
-    ) -> Result<Toc, Setback> {
+    fn schema(&self, programs: &Installation, holder: &mut Client, snapshot: &Snapshot) -> Result<Toc, Setback> {
         let is_ascii = holder.parameter("server_encoding") == Some("SQL_ASCII");
         let options = DumpOptions {
             snapshot: Some(snapshot.id.clone()),
@@ -375,8 +370,9 @@ impl Run<'_> {
             filter: self.source.options.dump_arguments(),
             ..DumpOptions::default()
         };
-        let is_cancelled = || self.stop.is_wanted();
-        match tools::dump_schema(programs, &info.to_environment(), &options, &is_cancelled) {
+        let vigil = holder.vigil("pg_dump");
+        let is_cancelled = || session::must_end(self.stop, &vigil);
+        match tools::dump_schema(programs, &environment(holder, &vigil), &options, &is_cancelled) {
             Ok(toc) => Ok(toc),
             // Somebody came between our locks and those of pg_dump, which then waits for them as they wait for us.
             Err(error) if !self.stop.is_wanted() && catalog::is_waited_for(holder)? => {
@@ -385,6 +381,12 @@ impl Run<'_> {
             Err(error) => Err(error.context("describe the schema").into()),
         }
     }
+}
+
+/// How a program connects that `vigil` looks after.
+fn environment(client: &Client, vigil: &Vigil) -> Vec<(&'static str, String)> {
+    let own = client.conninfo().to_environment().into_iter().filter(|(variable, _)| *variable != "PGAPPNAME");
+    own.chain([("PGAPPNAME", vigil.name.clone())]).collect()
 }
 
 fn lockable(tables: &[Relation]) -> impl Iterator<Item = &Relation> {

@@ -4,6 +4,7 @@
 //! database's name as long as its run lives. Only scratch databases that the role itself may drop are ever touched.
 
 use super::conninfo::Conninfo;
+use super::restore::SUCCESSOR;
 use super::sql::{literal, quote};
 use super::wire::Client;
 use lastgood_model::{Context, Error, ErrorKind, Result};
@@ -69,11 +70,12 @@ impl ScratchDatabase {
 
     fn sweep(&mut self) -> Result<()> {
         let sql = format!(
-            "SELECT d.datname FROM pg_catalog.pg_database d \
-             WHERE d.datname OPERATOR(pg_catalog.~) '^{PREFIX}[0-9a-f]{{16}}$' \
+            "SELECT d.datname FROM pg_catalog.pg_database d, \
+               LATERAL (SELECT pg_catalog.replace(d.datname, '{SUCCESSOR}', '') AS of_run) r \
+             WHERE r.of_run OPERATOR(pg_catalog.~) '^{PREFIX}[0-9a-f]{{16}}$' \
                AND pg_catalog.pg_has_role(d.datdba, 'USAGE') \
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a \
-                 WHERE a.application_name = d.datname OR a.datname = d.datname)"
+                 WHERE a.application_name = r.of_run OR a.datname = r.of_run)"
         );
         let mut found = Vec::new();
         self.holder
@@ -121,11 +123,15 @@ impl ScratchDatabase {
         }
         let version = self.holder.server_version();
         let force = if version >= 130_000 { " WITH (FORCE)" } else { "" };
-        self.holder
-            .batch(&format!("DROP DATABASE IF EXISTS {}{force}", quote(&self.name)))
-            .with_context(|| format!("drop the scratch database {}", self.name))
-            .map_err(|error| {
-                error.with_hint(format!("database {} stays on the server; the next proof there drops it", self.name))
-            })
+        // One that was stopped while it was made has another name.
+        for name in [self.name.clone(), format!("{}{SUCCESSOR}", self.name)] {
+            self.holder
+                .batch(&format!("DROP DATABASE IF EXISTS {}{force}", quote(&name)))
+                .with_context(|| format!("drop the scratch database {name}"))
+                .map_err(|error| {
+                    error.with_hint(format!("database {name} stays on the server; the next proof there drops it"))
+                })?;
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use super::conninfo::Conninfo;
 use super::layout::TableKind;
 use super::sql::{literal, quote_in};
-use super::wire::{Client, sqlstate};
+use super::wire::{Client, Vigil, sqlstate};
 use lastgood_model::{Context, Error, ErrorKind, Monitor, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -52,6 +52,14 @@ impl Stop {
     }
 }
 
+/// Whether a program that describes the server for us must end: somebody wants it, or it waits in vain.
+pub(super) fn must_end(stop: &Stop, vigil: &Vigil) -> bool {
+    if let Err(error) = vigil.check() {
+        stop.because(error);
+    }
+    stop.is_wanted()
+}
+
 /// Runs `work` while somebody watches whether `monitor` wants to stop. What made it stop is its error.
 pub(super) fn stoppable<T>(monitor: &Monitor, work: impl FnOnce(&Arc<Stop>) -> Result<T>) -> Result<T> {
     let stop = Arc::new(Stop::default());
@@ -89,6 +97,7 @@ pub(super) fn open(info: &Conninfo, stop: &Arc<Stop>) -> Result<Client> {
         ));
     }
     client.batch(&settings(version)).context("set up the session")?;
+    client.watch().context("set up the session")?;
     Ok(client)
 }
 

@@ -65,7 +65,14 @@ impl PgServer {
     /// What pg_dump makes of a database as SQL, without what differs from run to run.
     #[track_caller]
     pub fn pg_dump_text(&self, database: &str) -> String {
+        self.pg_dump_text_with(database, &[])
+    }
+
+    /// The same with more arguments, such as those that leave something out.
+    #[track_caller]
+    pub fn pg_dump_text_with(&self, database: &str, more: &[&str]) -> String {
         let mut dump = self.client("pg_dump", database);
+        dump.args(more);
         // These win over what the database sets for itself, and pg_dump leaves them as they are.
         let same = ["TimeZone=UTC", "bytea_output=hex", "standard_conforming_strings=on", "quote_all_identifiers=off"];
         dump.env("PGOPTIONS", same.map(|setting| format!("-c {setting} ")).concat());

@@ -156,6 +156,12 @@ impl Conninfo {
         matches!(self.settings.get("replication"), Some("true" | "on" | "yes" | "1"))
     }
 
+    /// What we are called on the server.
+    pub(super) fn application_name(&self) -> &str {
+        let name = self.settings.get("application_name").or_else(|| self.settings.get("fallback_application_name"));
+        name.unwrap_or("lastgood")
+    }
+
     /// What the startup message says, in pairs. `client_encoding` is UTF-8 unless something else was asked for.
     pub(super) fn startup(&self) -> Vec<(&'static str, &str)> {
         let mut out = vec![("user", self.user.as_str()), ("database", self.database.as_str())];
@@ -163,8 +169,7 @@ impl Conninfo {
             "client_encoding",
             self.settings.get("client_encoding").filter(|it| *it != "auto").unwrap_or("UTF8"),
         ));
-        let name = self.settings.get("application_name").or_else(|| self.settings.get("fallback_application_name"));
-        out.push(("application_name", name.unwrap_or("lastgood")));
+        out.push(("application_name", self.application_name()));
         for name in ["options", "replication"] {
             out.extend(self.settings.get(name).map(|value| (name, value)));
         }

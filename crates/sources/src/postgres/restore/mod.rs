@@ -37,6 +37,8 @@ mod work;
 mod tests;
 
 pub use planning::{DatabaseRestorePlan, plan};
+pub(super) use target::SUCCESSOR;
+
 pub use summary::{DatabaseFate, DatabaseRestoreReport, Obstacle, ObstacleKind, Phases, RestoreSummary};
 pub use verify::{Mismatch, VerifyOptions, VerifyReport, verify};
 

@@ -67,6 +67,12 @@ impl DatabaseRestorePlan {
         Wishes { no_owner: self.options.no_owner, no_acl: self.options.no_acl }
     }
 
+    /// Something that is not an unfinished restore's would be taken away.
+    pub fn is_destructive(&self) -> bool {
+        let empties = self.options.data_only && self.options.overwrite;
+        empties || (self.prepare == Prepare::Replace && !matches!(self.target.state, State::Ours(_)))
+    }
+
     /// Something is added to a database that somebody may use.
     pub(super) fn is_addition(&self) -> bool {
         self.prepare == Prepare::Add

@@ -146,6 +146,7 @@ pub(super) fn connect(info: &Conninfo) -> Result<Client> {
         return Err(Error::new(ErrorKind::Unsupported, message).with_hint("versions from 12 on are supported"));
     }
     client.batch(&settings(version)).context("set up the session")?;
+    client.watch().context("set up the session")?;
     Ok(client)
 }
 

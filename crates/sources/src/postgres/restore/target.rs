@@ -2,7 +2,7 @@
 //! restore can begin.
 //!
 //! A database that is in the way is taken away only after its successor could be made: a locale that the server lacks
-//! costs nobody a database.
+//! costs nobody a database. Every new one is made and marked under a name of its own, and then renamed.
 
 use super::super::conninfo::Conninfo;
 use super::super::sql::{literal, quote};
@@ -20,8 +20,8 @@ const NAMED_MAX: usize = 5;
 const NAME_MAX: usize = 63;
 /// How long sessions may take to leave a database that is dropped.
 const LEAVING_MAX: Duration = Duration::from_secs(2);
-/// What the successor of a database is called until it takes its place.
-const SUCCESSOR: &str = ".lastgood-new";
+/// What a new database is called until it bears the mark. So under its own name none is ever seen without.
+pub(in crate::postgres) const SUCCESSOR: &str = ".lastgood-new";
 
 /// A server.
 #[derive(Clone, Debug, Default)]
@@ -261,21 +261,22 @@ pub(super) struct Making<'a> {
 /// [`Prepare::Use`], else in another one.
 pub(super) fn prepare(client: &mut Client, name: &str, prepare: Prepare, making: &Making<'_>) -> Result<()> {
     let Making { server, creation, mark, force } = *making;
-    let make = |client: &mut Client, name: &str| {
-        // What it remarks was told with the plan.
-        let sql = creation.create(name, server.version, &server.tablespaces, &mut Vec::new())?;
-        client.batch(&sql).map_err(|error| creation::explain(error, creation, name))?;
+    let set_mark = |client: &mut Client, name: &str| {
         client.batch(&mark.set(name)).with_context(|| format!("mark database {}", quote(name)))
     };
     match prepare {
         Prepare::Add => Ok(()),
-        Prepare::Use => client.batch(&mark.set(name)).with_context(|| format!("mark database {}", quote(name))),
-        Prepare::Make => make(client, name),
-        Prepare::Replace => {
+        Prepare::Use => set_mark(client, name),
+        Prepare::Make | Prepare::Replace => {
             let successor = successor(name);
             remove_left_over(client, &successor)?;
-            make(client, &successor)?;
-            let taken = take_place(client, name, &successor, server.version, force);
+            // What it remarks was told with the plan.
+            let sql = creation.create(&successor, server.version, &server.tablespaces, &mut Vec::new())?;
+            client.batch(&sql).map_err(|error| creation::explain(error, creation, name))?;
+            let taken = set_mark(client, &successor).and_then(|()| match prepare {
+                Prepare::Make => rename(client, name, &successor),
+                _ => take_place(client, name, &successor, server.version, force),
+            });
             if taken.is_err() {
                 // It is empty, and nobody would know what for. If this fails the next restore takes it away.
                 let _ = client.batch(&format!("DROP DATABASE {}", quote(&successor)));
@@ -283,6 +284,12 @@ pub(super) fn prepare(client: &mut Client, name: &str, prepare: Prepare, making:
             taken
         }
     }
+}
+
+fn rename(client: &mut Client, name: &str, successor: &str) -> Result<()> {
+    client
+        .batch(&format!("ALTER DATABASE {} RENAME TO {}", quote(successor), quote(name)))
+        .with_context(|| format!("give database {} its name", quote(name)))
 }
 
 fn take_place(client: &mut Client, name: &str, successor: &str, version: u32, force: bool) -> Result<()> {
@@ -310,12 +317,11 @@ fn take_place(client: &mut Client, name: &str, successor: &str, version: u32, fo
     client
         .batch(&format!("DROP DATABASE IF EXISTS {}{with}", quote(name)))
         .with_context(|| format!("drop database {}", quote(name)))?;
-    client
-        .batch(&format!("ALTER DATABASE {} RENAME TO {}", quote(successor), quote(name)))
-        .with_context(|| format!("give database {} its name", quote(name)))
+    rename(client, name, successor)
 }
 
-/// A successor that a killed restore has left. One without our mark is none of ours.
+/// Takes away a successor that a killed restore has left: it bears our mark, or nothing is in it yet. Any other is none
+/// of ours.
 fn remove_left_over(client: &mut Client, name: &str) -> Result<()> {
     let sql = format!(
         "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') FROM pg_catalog.pg_database d WHERE d.datname = {}",
@@ -323,12 +329,21 @@ fn remove_left_over(client: &mut Client, name: &str) -> Result<()> {
     );
     let rows = client.query(&sql)?;
     let Some(row) = rows.get(0) else { return Ok(()) };
-    if row.optional(0)?.and_then(Mark::parse).is_none() {
+    let is_ours = match row.optional(0)? {
+        Some(comment) => Mark::parse(comment).is_some(),
+        None => is_empty(&client.conninfo().with_database(name))?,
+    };
+    if !is_ours {
         return Err(Error::new(ErrorKind::Conflict, format!("a database {} is in the way", quote(name))).with_hint(
             "it has the name that a new database bears until it takes the old one's place; rename or drop it",
         ));
     }
     client.batch(&format!("DROP DATABASE {}", quote(name))).context("drop what a killed restore has left")
+}
+
+fn is_empty(info: &Conninfo) -> Result<bool> {
+    let mut client = session::connect(info)?;
+    Ok(client.query(OBJECTS)?.is_empty())
 }
 
 fn successor(name: &str) -> String {

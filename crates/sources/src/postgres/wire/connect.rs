@@ -168,7 +168,7 @@ pub(super) fn open(
 }
 
 /// Asks whether the server can encrypt. Reads one byte and no more: what follows belongs to the encrypted part.
-fn agrees(mut socket: &Socket, encryption: Encryption, patience: &Patience) -> Result<bool> {
+pub(super) fn agrees(mut socket: &Socket, encryption: Encryption, patience: &Patience) -> Result<bool> {
     let mut request = bytes::BytesMut::new();
     frontend::ssl_request(&mut request);
     let asked = until_done(socket, true, patience, || match socket.write(&request) {

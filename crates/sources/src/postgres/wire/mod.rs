@@ -9,6 +9,7 @@
 //! - The end of a `COPY` is told only after the server has said that the statement succeeded and that it is ready for
 //!   the next. Bytes that stop coming are an error.
 //! - Whatever a server sends, true or not, gives an error at worst: no panic, and no memory beyond the limits.
+//! - A server that is gone, and a connection over which nothing comes any more, are noticed (see [`Client::watch`]).
 //! - After an error of a statement the connection can be used on. After an error of the connection every call fails
 //!   with [`lastgood_model::ErrorKind::Retry`], and [`Client::is_broken`] says so.
 
@@ -21,6 +22,7 @@ mod copy_out;
 mod der;
 mod errors;
 mod link;
+mod liveness;
 mod pace;
 pub mod query;
 mod rows;
@@ -32,6 +34,7 @@ pub use cancel::Canceller;
 pub use copy_in::CopyIn;
 pub use copy_out::{CopyOut, CopyRead};
 pub use errors::{ServerMessage, server_message, sqlstate};
+pub use liveness::Vigil;
 pub use rows::{Column, Row, Rows};
 
 use super::conninfo::Conninfo;
@@ -131,6 +134,22 @@ impl Client {
     /// fails with [`ErrorKind::Cancelled`], and the connection is closed.
     pub fn set_interrupt(&mut self, is_wanted: Arc<dyn Fn() -> bool + Send + Sync>) {
         self.link.channel.patience.interrupt = Some(is_wanted);
+    }
+
+    /// From now on, when the server says nothing for as long as `keepalives_idle` says, it is asked over another
+    /// connection whether it is still at work for this one; a call fails with [`ErrorKind::Retry`] once it is not. For
+    /// connections over a network, unless `keepalives` are off. Not within a transaction.
+    ///
+    /// # Errors
+    /// Those of [`Self::query`].
+    pub fn watch(&mut self) -> Result<()> {
+        self.link.channel.patience.watch = liveness::Watch::over(self)?.map(Arc::new);
+        Ok(())
+    }
+
+    /// Looks after a program such as `pg_dump` that is started to connect to the same server.
+    pub fn vigil(&self, program: &str) -> Vigil {
+        Vigil::new(self, program)
     }
 
     /// Something that can cancel what this connection does, from any thread.

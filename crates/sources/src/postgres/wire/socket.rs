@@ -2,6 +2,7 @@
 //! deadlines and the wish to stop.
 
 use super::super::conninfo::{Conninfo, Host, Place, user_name};
+use super::liveness::{Inquiry, Watch};
 use lastgood_model::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -37,6 +38,8 @@ pub(super) struct Patience {
     /// Silence; for a server that stalls.
     pub(super) silence: Option<Duration>,
     pub(super) interrupt: Option<Interrupt>,
+    /// Tells in a long silence whether the server is still at work.
+    pub(super) watch: Option<Arc<Watch>>,
 }
 
 /// One place to connect to, once names are looked up.
@@ -145,14 +148,21 @@ impl Socket {
     pub(super) fn wait(&self, to_write: bool, patience: &Patience) -> io::Result<()> {
         let began = Instant::now();
         let events = if to_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut inquiry = None;
         loop {
             let wait = patience.left(began).unwrap_or(Duration::MAX);
-            let wait = if patience.interrupt.is_some() { wait.min(TICK) } else { wait };
+            let has_ticks = patience.interrupt.is_some() || patience.watch.is_some();
+            let wait = if has_ticks { wait.min(TICK) } else { wait };
             let wait = (wait < Duration::from_secs(1 << 30))
                 .then(|| Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ });
             match poll(&mut [PollFd::new(self, events)], wait.as_ref()) {
                 Ok(1..) => return Ok(()),
-                Ok(0) | Err(rustix::io::Errno::INTR) => patience.check(Some(began))?,
+                Ok(0) | Err(rustix::io::Errno::INTR) => {
+                    patience.check(Some(began))?;
+                    if let Some(watch) = &patience.watch {
+                        inquiry.get_or_insert_with(|| Inquiry::new(Arc::clone(watch), began)).go_on()?;
+                    }
+                }
                 Err(errno) => return Err(errno.into()),
             }
         }

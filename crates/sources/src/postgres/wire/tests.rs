@@ -2,6 +2,7 @@
 
 mod copy;
 mod hostile;
+mod liveness;
 mod server;
 mod session;
 mod tls;

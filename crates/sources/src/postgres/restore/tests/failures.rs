@@ -62,6 +62,36 @@ fn a_killed_restore_leaves_its_mark_and_the_next_begins_anew() {
     assert_eq!(server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname ~ 'lastgood'"), "0");
 }
 
+/// Until it bears the mark a new database has another name, so a restore that is killed early leaves one of that name.
+#[test]
+fn what_a_restore_left_that_was_killed_early_is_in_nobodys_way() {
+    let server = PgServer::start(Version::V15);
+    let saved = shop(&server);
+    let left = "copy.lastgood-new";
+    let mark = "lastgood: restore of a1b2c3d4 is under way; what is here is not complete";
+    let marked = format!("COMMENT ON DATABASE \"{left}\" IS '{mark}'");
+    let occupied = RestoreOptions { overwrite: true, ..options() };
+    for (statement, wishes) in [("SELECT 1", options()), (&marked, options()), ("SELECT 1", occupied)] {
+        server.create_database(left);
+        server.psql("postgres", statement);
+        restore(&saved, &server, "copy", &wishes).unwrap();
+        assert_eq!(mismatches(&saved, &server, "copy", VerifyOptions::default()), "");
+        assert_eq!(server.psql("postgres", "SELECT datname FROM pg_database WHERE datname ~ 'lastgood'"), "");
+        if !wishes.overwrite && statement == marked {
+            continue;
+        }
+        server.drop_database("copy");
+    }
+    // What somebody has made stays.
+    server.create_database(left);
+    server.psql(left, "CREATE TABLE precious (x int)");
+    let error = restore(&saved, &server, "other", &options()).map(drop);
+    assert!(error.is_ok(), "it is not in the way of others");
+    let error = restore(&saved, &server, "copy", &RestoreOptions { overwrite: true, ..options() }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert_eq!(server.psql(left, "SELECT count(*) FROM precious"), "0");
+}
+
 #[test]
 fn a_server_that_dies_fails_the_restore_and_takes_the_next() {
     let server = PgServer::start(Version::V15);

@@ -1,6 +1,7 @@
 //! Restores against real servers: captured by the source, held in memory, restored, compared.
 
 mod addition;
+mod busy;
 mod failures;
 mod refusals;
 mod whole;
@@ -38,12 +39,15 @@ impl Saved {
     }
 
     pub(super) fn capture_with(server: &PgServer, database: &str, options: Options) -> Self {
+        Self::capture_through(server, database, options, &MemorySink::new())
+    }
+
+    pub(super) fn capture_through(server: &PgServer, database: &str, options: Options, sink: &MemorySink) -> Self {
         // pg_dumpall writes dates of roles in the style that a database sets for itself.
         let url = format!("{}?options=-c%20DateStyle%3DISO", server.url(database));
         let mut source = PostgresSource::new("db", Conninfo::parse(&url, &|_| None).unwrap());
         source.options = Options { bin: server.bin("pg_dump").parent().map(Into::into), ..options };
-        let sink = MemorySink::new();
-        source.capture(&sink, &Monitor::new()).unwrap();
+        source.capture(sink, &Monitor::new()).unwrap();
         let files = sink.stream_paths().into_iter().map(|path| {
             let content = sink.stream_at(&path).unwrap().content;
             (path, content)

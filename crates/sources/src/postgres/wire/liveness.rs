@@ -1,0 +1,268 @@
+//! Whether a server that says nothing is still at work for us.
+//!
+//! Keepalives notice a machine that is gone. They notice nothing when something on the way, such as a proxy or a
+//! firewall, keeps a connection open and carries nothing over it. A limit on silence would not do: an index may take
+//! hours. So after a while of silence somebody knocks at the server anew, and asks it what our session does:
+//!
+//! - It works: then we wait on.
+//! - It waits for us, as we wait for it, or it is no more: what one of us said was lost, and nothing will ever come.
+//! - Nobody answers the knocking: the network or the server is gone.
+//!
+//! Each of the last two must be found twice in a row, as an answer may have been on its way. Whatever else comes of
+//! asking (no room for another session, another server behind the same name) proves nothing, and we wait on. Asking is
+//! done by a thread of its own, so that a wish to stop is heard meanwhile.
+//!
+//! For a program that we have started, such as `pg_dump`, the same is asked by the name that its session bears.
+
+use super::super::conninfo::Conninfo;
+use super::super::sql::literal;
+use super::connect::{Encryption, agrees};
+use super::errors::sqlstate;
+use super::rows::Row;
+use super::socket::{Address, Patience, Socket};
+use super::{Client, Timeouts, connect};
+use lastgood_model::{Error, ErrorKind, Result};
+use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Silence before the first question, when keepalives are sent after a time that the system chooses.
+const SILENCE_DEFAULT: Duration = Duration::from_secs(60);
+/// Time before the second question, at most.
+const AGAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the server may take to answer a question, when an attempt to connect may take for ever.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How often one thing must be found.
+const FINDINGS: u32 = 2;
+/// A program may think for itself for so many times longer than a server that we wait for.
+const THINKING: u32 = 5;
+/// The server cuts names off at 63 bytes; so much of ours remains.
+const NAME_MAX: usize = 40;
+
+/// Our session as the server names it to others. Process ids come again; together with these moments they do not.
+const WHO: &str = "SELECT a.pid, pg_catalog.date_part('epoch', a.backend_start), \
+                   pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) \
+                   FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid()";
+
+/// Knows how to ask for a session.
+#[derive(Debug)]
+pub(super) struct Watch {
+    info: Conninfo,
+    address: Address,
+    whose: Whose,
+    silence: Duration,
+}
+
+/// Which session it is.
+#[derive(Debug)]
+enum Whose {
+    /// Our own. The moments are in seconds, as the server wrote them.
+    Ours { pid: i32, backend_start: String, server_start: String },
+    /// That of a program, by its application name.
+    Named(String),
+}
+
+/// What asking has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Finding {
+    /// The session works.
+    AtWork,
+    /// It waits for us, since that moment.
+    Waits(String),
+    /// There is no such session any more.
+    Gone,
+    /// Nobody answered at all.
+    Silent,
+    /// Nothing could be learnt.
+    Unknown,
+}
+
+/// Looks after one wait.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    watch: Arc<Watch>,
+    next: Instant,
+    asked: Option<Receiver<Finding>>,
+    last: Finding,
+    times: u32,
+}
+
+impl Watch {
+    /// For the session of `client`, which must be in no transaction. `None` where nothing can come between, or when
+    /// keepalives, which this adds to, are not wanted; or when the server does not tell.
+    pub(super) fn over(client: &mut Client) -> Result<Option<Self>> {
+        if !is_wanted(client) {
+            return Ok(None);
+        }
+        let rows = client.query(WHO)?;
+        let Some(row) = rows.get(0) else { return Ok(None) };
+        let (Some(backend_start), Some(server_start)) = (row.optional(1)?, row.optional(2)?) else { return Ok(None) };
+        let whose = Whose::Ours {
+            pid: row.parse(0)?,
+            backend_start: backend_start.to_owned(),
+            server_start: server_start.to_owned(),
+        };
+        Ok(Some(Self::new(client, whose)))
+    }
+
+    fn new(client: &Client, whose: Whose) -> Self {
+        Self {
+            info: client.info.clone(),
+            address: client.canceller.address().clone(),
+            whose,
+            silence: client.info.options.keepalives.idle.unwrap_or(SILENCE_DEFAULT),
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.info.options.connect_timeout.unwrap_or(ANSWER_MAX)
+    }
+
+    /// Asks, and takes as long as [`Self::patience`] a few times over at most.
+    fn ask(&self) -> Finding {
+        if let Err(error) = self.knock()
+            && sqlstate(&error).is_none()
+        {
+            return Finding::Silent;
+        }
+        self.ask_server().unwrap_or(Finding::Unknown)
+    }
+
+    /// Whether there is anybody. Every server, and whoever shares connections between several, answers at once whether
+    /// it can encrypt.
+    fn knock(&self) -> Result<()> {
+        let patience = Patience { deadline: Some(Instant::now() + self.patience()), ..Patience::default() };
+        let socket = Socket::connect(&self.address, &self.info, &patience)?;
+        agrees(&socket, Encryption::Try, &patience).map(drop)
+    }
+
+    fn ask_server(&self) -> Result<Finding> {
+        let mut client = connect::connect(&self.info)?;
+        client.set_timeouts(Timeouts { answer: Some(self.patience()), copy: None });
+        match &self.whose {
+            Whose::Ours { pid, backend_start, server_start } => {
+                let rows = client.query(&format!(
+                    "SELECT a.state, a.wait_event_type, pg_catalog.date_part('epoch', a.state_change), a.pid, \
+                       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) \
+                         OPERATOR(pg_catalog.=) '{server_start}'::pg_catalog.float8 \
+                     FROM (SELECT) one LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) {pid} \
+                       AND pg_catalog.date_part('epoch', a.backend_start) \
+                         OPERATOR(pg_catalog.=) '{backend_start}'::pg_catalog.float8"
+                ))?;
+                let row = rows.only()?;
+                match (row.is_true(4)?, row.optional(3)?) {
+                    (false, _) => Ok(Finding::Unknown),
+                    (true, None) => Ok(Finding::Gone),
+                    (true, Some(_)) => finding(row),
+                }
+            }
+            Whose::Named(name) => {
+                let rows = client.query(&format!(
+                    "SELECT a.state, a.wait_event_type, pg_catalog.date_part('epoch', a.state_change) \
+                     FROM pg_catalog.pg_stat_activity a WHERE a.application_name OPERATOR(pg_catalog.=) {}",
+                    literal(name)
+                ))?;
+                // With none it may not have begun, or be elsewhere; with several it is not known which is meant.
+                if rows.len() == 1 { finding(rows.only()?) } else { Ok(Finding::Unknown) }
+            }
+        }
+    }
+}
+
+/// Whether something can come between us and the server, and this is to be noticed.
+fn is_wanted(client: &Client) -> bool {
+    client.info.options.keepalives.is_on && matches!(client.canceller.address(), Address::Tcp(_))
+}
+
+/// From state, what is waited for, and since when.
+fn finding(row: Row<'_>) -> Result<Finding> {
+    Ok(match (row.optional(0)?, row.optional(1)?) {
+        (None | Some("disabled"), _) => Finding::Unknown,
+        (Some("active" | "fastpath function call"), waits_for) if waits_for != Some("Client") => Finding::AtWork,
+        (Some(_), _) => Finding::Waits(row.optional(2)?.unwrap_or_default().to_owned()),
+    })
+}
+
+/// Looks after a program that connects to the server of a [`Client`] by itself.
+#[derive(Debug)]
+pub struct Vigil {
+    /// The application name that it must connect with.
+    pub name: String,
+    inquiry: Option<Mutex<Inquiry>>,
+}
+
+impl Vigil {
+    pub(super) fn new(client: &Client, program: &str) -> Self {
+        let own = client.info.application_name();
+        let end = (0..=own.len().min(NAME_MAX)).rev().find(|&at| own.is_char_boundary(at)).unwrap_or(0);
+        // Nobody else has this process id as long as our session lives.
+        let name = format!("{} {program} {}", &own[..end], client.backend_pid);
+        let inquiry = is_wanted(client).then(|| {
+            let mut watch = Watch::new(client, Whose::Named(name.clone()));
+            watch.silence *= THINKING;
+            Mutex::new(Inquiry::new(Arc::new(watch), Instant::now()))
+        });
+        Self { name, inquiry }
+    }
+
+    /// To be called again and again while the program runs. Does not wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Retry`] once it is known that the program waits in vain.
+    pub fn check(&self) -> Result<()> {
+        let Some(inquiry) = &self.inquiry else { return Ok(()) };
+        inquiry.lock().unwrap_or_else(PoisonError::into_inner).go_on().map_err(|error| {
+            let message = "the server and a program that describes it wait for each other";
+            Error::new(ErrorKind::Retry, message).with_source(error).with_hint("is the network broken?")
+        })
+    }
+}
+
+impl Inquiry {
+    /// For a wait that began at this moment.
+    pub(super) fn new(watch: Arc<Watch>, began: Instant) -> Self {
+        let next = began + watch.silence;
+        Self { watch, next, asked: None, last: Finding::Unknown, times: 0 }
+    }
+
+    /// Asks when it is time, and fails once it is known that waiting is in vain.
+    pub(super) fn go_on(&mut self) -> io::Result<()> {
+        match &self.asked {
+            Some(answer) => match answer.try_recv() {
+                Ok(finding) => self.hear(finding),
+                Err(TryRecvError::Empty) => Ok(()),
+                Err(TryRecvError::Disconnected) => self.hear(Finding::Unknown),
+            },
+            None if Instant::now() >= self.next => {
+                let (answer, asked) = channel();
+                let watch = Arc::clone(&self.watch);
+                let thread = std::thread::Builder::new().name("postgres-watch".to_owned());
+                // Nobody may listen any more when the answer comes.
+                let spawned = thread.spawn(move || drop(answer.send(watch.ask())));
+                self.asked = spawned.is_ok().then_some(asked);
+                self.next = Instant::now() + self.watch.silence;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, finding: Finding) -> io::Result<()> {
+        self.asked = None;
+        self.times = if finding == self.last { self.times + 1 } else { 1 };
+        let is_bad = matches!(finding, Finding::Waits(_) | Finding::Gone | Finding::Silent);
+        let wait = if is_bad { self.watch.silence.min(AGAIN_MAX) } else { self.watch.silence };
+        self.next = Instant::now() + wait;
+        self.last = finding;
+        if !is_bad || self.times < FINDINGS {
+            return Ok(());
+        }
+        let found = match &self.last {
+            Finding::Silent => "nobody answers at its address any more",
+            Finding::Gone => "the server has ended our session, and we were not told",
+            _ => "the server waits for us as we wait for it: what one of us said was lost on the way",
+        };
+        Err(io::Error::new(io::ErrorKind::TimedOut, found))
+    }
+}
