@@ -231,6 +231,24 @@ fn a_database_is_restored_whole_in_part_and_beside_itself() {
 }
 
 #[test]
+fn a_restore_that_was_killed_is_begun_anew_by_the_same_words() {
+    let trade = Trade::protected();
+    let words =
+        ["restore", "latest", "--source", "orders", "--to", &trade.server.socket_url("anew")].map(str::to_owned);
+    let words = || words.iter().map(String::as_str);
+    trade.server.create_database("anew");
+    trade.server.psql(
+        "anew",
+        "CREATE TABLE half (x int);
+         COMMENT ON DATABASE anew IS 'lastgood: restore of a1b2c3d4 is under way; what is here is not complete'",
+    );
+    // Nobody is asked: nothing is lost that anybody made.
+    trade.run(words()).ok().says(&["which is taken away: a restore of a1b2c3d4 that did not end", "database anew: "]);
+    assert_eq!(trade.server.pg_dump_text("anew"), trade.server.pg_dump_text("orders"));
+    trade.run(words()).ends_with(4);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_before_anything_is_done() {
     let trade = Trade::protected();
     let server = trade.server.socket_url("anew");

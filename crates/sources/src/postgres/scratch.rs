@@ -63,6 +63,7 @@ impl ScratchDatabase {
                 literal(&name)
             ))
             .context("begin the proof")?;
+        holder.watch().context("begin the proof")?;
         let mut scratch = Self { name, info: info.clone(), holder, swept: Vec::new(), is_superuser };
         scratch.sweep()?;
         Ok(scratch)
@@ -120,6 +121,7 @@ impl ScratchDatabase {
         if self.holder.is_broken() {
             // The server may have been restarted meanwhile.
             self.holder = Client::connect(&self.info)?;
+            self.holder.watch()?;
         }
         let version = self.holder.server_version();
         let force = if version >= 130_000 { " WITH (FORCE)" } else { "" };

@@ -194,14 +194,12 @@ impl Proof {
     /// Nothing of the database may be published by a run that did not succeed, and by one that did, all.
     fn check_published(&self, met: &Met, harm: Harm, new: &[Point]) -> Result<()> {
         let has_database = |point: &Point| point.state(SOURCE) == Some("complete");
+        self.check_end(met, harm, "backup")?;
         match (met.status.code(), new) {
             (Some(0), [point]) if has_database(point) && point.is_complete => {}
             (Some(0), _) => bail!("a backup that said 0 left {new:?}"),
-            // It may have been killed between the last byte and its exit.
-            (None, [] | [_]) if met.was_killed() && harm == Harm::KillClient => {}
-            (Some(101) | None, _) => bail!("the backup crashed: {}", met.status),
-            (Some(code), _) if !met.is_hit => bail!("a backup to which nothing had happened yet ended with {code}"),
-            (Some(code), _) if harm.is_harmless() => bail!("a backup to which no harm was done ended with {code}"),
+            (None, [] | [_]) => {}
+            (None, _) => bail!("a backup that was killed has published {new:?}"),
             (Some(code), _) if new.len() > 1 || new.iter().any(has_database) => {
                 bail!("a backup that ended with {code} has published {new:?}")
             }
@@ -222,15 +220,23 @@ impl Proof {
 
     fn fail_restore(&mut self, harm: Harm) -> Result<()> {
         let id = self.rng.pick(&self.points).clone();
-        // Half of them take the place of something.
-        let replaces = self.rng.below(2) == 0;
+        let into = self.rng.below(3);
         self.drop_restored()?;
-        if replaces {
+        if into > 0 {
             self.shop.server.create_database(BACK);
-            self.shop.sql(BACK, "CREATE TABLE precious (x int); INSERT INTO precious VALUES (1)")?;
+            self.shop.sql(
+                BACK,
+                "CREATE TABLE precious (x int); INSERT INTO precious VALUES (1);
+                 CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            )?;
         }
+        if into == 2 { self.fail_addition(harm, &id) } else { self.fail_whole(harm, &id, into == 1) }
+    }
+
+    /// A whole database, into a new one or in the place of another.
+    fn fail_whole(&mut self, harm: Harm, id: &str, replaces: bool) -> Result<()> {
         let more: &[&str] = if replaces { &["--overwrite", "--yes"] } else { &[] };
-        let words = self.lastgood.restore_to_server(&id, SOURCE, &Shop::url(self.proxy.port(), BACK), more);
+        let words = self.lastgood.restore_to_server(id, SOURCE, &Shop::url(self.proxy.port(), BACK), more);
         let met = self.meet(harm, &words, self.restore_took)?;
         self.heal(&[BACK, SUCCESSOR])?;
         let is_done = self.check_restored(&met, harm).with_context(|| format!("lastgood said:\n{}", met.said))?;
@@ -250,6 +256,61 @@ impl Proof {
         self.drop_restored()
     }
 
+    /// One table, beside what is in a database.
+    fn fail_addition(&mut self, harm: Harm, id: &str) -> Result<()> {
+        let url = Shop::url(self.proxy.port(), BACK);
+        let words = self.lastgood.restore_to_server(id, SOURCE, &url, &["--table", "item"]);
+        let met = self.meet(harm, &words, self.restore_took)?;
+        self.heal(&[BACK])?;
+        let check = || -> Result<bool> {
+            self.check_end(&met, harm, "restore")?;
+            let has_item = !self.shop.sql(BACK, "SELECT 1 FROM pg_class WHERE relname = 'item'")?.is_empty();
+            let mark =
+                self.shop.sql(BACK, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^lastgood unfinished '")?;
+            if has_item && mark.is_empty() {
+                self.shop.judge_item(BACK).context("a table without a mark")?;
+            }
+            if met.status.success() && !(has_item && mark.is_empty()) {
+                bail!("a restore that said 0 left {mark:?}");
+            }
+            if !mark.is_empty() {
+                // The next one tells of it. What is there is for somebody to decide.
+                let again = self.lastgood.run(&words)?;
+                if !again.said.contains(&mark) && !(again.code() == Some(0) && !has_item) {
+                    bail!("nothing is told of the half that is there:\n{}", again.said);
+                }
+                self.shop.sql(BACK, &format!("DROP SCHEMA \"{mark}\"; DROP TABLE IF EXISTS item"))?;
+            }
+            Ok(has_item && mark.is_empty())
+        };
+        let is_done = check().with_context(|| format!("lastgood said:\n{}", met.said))?;
+        if met.is_hit {
+            self.done.push((Phase::Restore, harm));
+        }
+        if !is_done {
+            self.lastgood.run(&words)?.ok().context("the same restore again after a failure")?;
+            self.shop.judge_item(BACK).context("after the same restore again")?;
+        }
+        if self.shop.sql(BACK, "SELECT sum(x) FROM precious")? != "1" {
+            bail!("what was there before is gone");
+        }
+        self.shop.wait_until_clean(&[BACK]).context("after the same restore again")?;
+        self.drop_restored()
+    }
+
+    /// A run may end in these ways.
+    fn check_end(&self, met: &Met, harm: Harm, what: &str) -> Result<()> {
+        match met.status.code() {
+            Some(0) => Ok(()),
+            // It may have been killed between its last deed and its exit.
+            None if met.was_killed() && harm == Harm::KillClient => Ok(()),
+            Some(101) | None => bail!("the {what} crashed: {}", met.status),
+            Some(code) if !met.is_hit => bail!("a {what} to which nothing had happened yet ended with {code}"),
+            Some(code) if harm.is_harmless() => bail!("a {what} to which no harm was done ended with {code}"),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Judges what a restore has left; true if it is whole. A part must be marked, and one that said 0 is none.
     fn check_restored(&self, met: &Met, harm: Harm) -> Result<bool> {
         let is_there = self.shop.databases()?.iter().any(|name| name == BACK);
@@ -257,17 +318,11 @@ impl Proof {
         let tables = "SELECT string_agg(relname, ' ') FROM pg_class \
                       WHERE relkind IN ('r', 'p') AND oid >= 16384 AND relnamespace = 'public'::regnamespace";
         let tables = if is_there { self.shop.sql(BACK, tables)? } else { String::new() };
-        match met.status.code() {
-            Some(0) => {
-                self.check_unmarked()?;
-                self.shop.judge(BACK).context("a restore that said 0")?;
-                return Ok(true);
-            }
-            None if met.was_killed() && harm == Harm::KillClient => {}
-            Some(101) | None => bail!("the restore crashed: {}", met.status),
-            Some(code) if !met.is_hit => bail!("a restore to which nothing had happened yet ended with {code}"),
-            Some(code) if harm.is_harmless() => bail!("a restore to which no harm was done ended with {code}"),
-            Some(_) => {}
+        self.check_end(met, harm, "restore")?;
+        if met.status.success() {
+            self.check_unmarked()?;
+            self.shop.judge(BACK).context("a restore that said 0")?;
+            return Ok(true);
         }
         if comment.starts_with(MARK) || tables.is_empty() || tables == "precious" {
             return Ok(false);

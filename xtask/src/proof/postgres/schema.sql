@@ -5,12 +5,12 @@ CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP <> 'INSERT' THEN
         UPDATE public.told SET rows = rows - c, sum = sum - s
-        FROM (SELECT count(*) AS c, coalesce(pg_catalog.sum(hashtextextended(o::text, 0)), 0) AS s FROM old_rows o) f
+        FROM (SELECT count(*) AS c, coalesce(pg_catalog.sum(hashtextextended(the_old::text, 0)), 0) AS s FROM old_rows the_old) f
         WHERE name = TG_TABLE_NAME;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         UPDATE public.told SET rows = rows + c, sum = sum + s
-        FROM (SELECT count(*) AS c, coalesce(pg_catalog.sum(hashtextextended(n::text, 0)), 0) AS s FROM new_rows n) f
+        FROM (SELECT count(*) AS c, coalesce(pg_catalog.sum(hashtextextended(the_new::text, 0)), 0) AS s FROM new_rows the_new) f
         WHERE name = TG_TABLE_NAME;
     END IF;
     RETURN NULL;

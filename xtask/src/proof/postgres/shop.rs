@@ -31,6 +31,8 @@ pub(super) struct Shop {
     pub(super) server: PgServer,
     /// How `pg_dump` describes what never changes.
     described: String,
+    /// Of the largest table, whose number never changes.
+    rows: u64,
 }
 
 impl Shop {
@@ -38,7 +40,7 @@ impl Shop {
     pub(super) fn open(version: Version, rows: u64) -> Result<Self> {
         let server = PgServer::start(version);
         server.create_database(DATABASE);
-        let shop = Self { server, described: String::new() };
+        let shop = Self { server, described: String::new(), rows };
         shop.sql(DATABASE, &SCHEMA.replace(":rows", &rows.to_string()).replace(":accounts", &ACCOUNTS.to_string()))?;
         let described = shop.describe(DATABASE)?;
         Ok(Self { described, ..shop })
@@ -82,7 +84,7 @@ impl Shop {
         for table in ADDED_UP {
             sql.push_str(&format!(
                 "SELECT '{table}: told ' || rows || ', counted ' || c FROM public.told, LATERAL (SELECT count(*) AS c, \
-                 coalesce(sum(hashtextextended(x::text, 0)), 0) AS s FROM public.{table} x) f \
+                 coalesce(sum(hashtextextended(the_row::text, 0)), 0) AS s FROM public.{table} the_row) f \
                  WHERE name = '{table}' AND (rows, sum) IS DISTINCT FROM (c, s);\n"
             ));
         }
@@ -95,6 +97,17 @@ impl Shop {
         if described != self.described {
             let missing: Vec<&str> = self.described.lines().filter(|line| !described.contains(line)).take(5).collect();
             bail!("{database} is described otherwise; it lacks {missing:?}");
+        }
+        Ok(())
+    }
+
+    /// Judges the largest table alone.
+    pub(super) fn judge_item(&self, database: &str) -> Result<()> {
+        let told = "SELECT count(*), count(DISTINCT id), (SELECT count(*) FROM pg_index WHERE indrelid = 'item'::regclass \
+                    AND indisvalid) FROM item";
+        let (told, expected) = (self.sql(database, told)?, format!("{0}|{0}|3", self.rows));
+        if told != expected {
+            bail!("table item has {told} rows, ids, and indexes, and not {expected}");
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::session::{self, Sessions};
 use super::summary::{DatabaseRestoreReport, Phases};
 use super::target::{self, Making, Prepare, State};
 use super::work::{Work, graph};
-use super::{large_objects, orphans, sequences, undo};
+use super::{large_objects, orphans, sequences, undo, unfinished};
 use lastgood_model::saved::SavedFiles;
 use lastgood_model::{Context, Monitor, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,9 +40,10 @@ impl DatabaseRestorePlan {
             _ => self.target.comment.as_deref().filter(|_| self.prepare == Prepare::Use),
         };
         let mark = Mark::begin(&self.options.recovery_point, before);
+        let schema = unfinished::name()?;
         let mut is_begun = false;
-        let result = stoppable(monitor, |stop| self.run(files, monitor, stop, &mark, &mut is_begun));
-        result.map_err(|error| undo::failed(&self, &mark, error, is_begun))
+        let result = stoppable(monitor, |stop| self.run(files, monitor, stop, (&mark, &schema), &mut is_begun));
+        result.map_err(|error| undo::failed(&self, &mark, &schema, error, is_begun))
     }
 
     fn run(
@@ -50,7 +51,7 @@ impl DatabaseRestorePlan {
         files: &dyn SavedFiles,
         monitor: &Monitor,
         stop: &Arc<Stop>,
-        mark: &Mark,
+        (mark, schema): (&Mark, &str),
         is_begun: &mut bool,
     ) -> Result<DatabaseRestoreReport> {
         let begun = Instant::now();
@@ -61,6 +62,9 @@ impl DatabaseRestorePlan {
 
         let sessions = self.sessions(stop);
         let mut first = sessions.open()?;
+        if self.is_addition() {
+            unfinished::begin(&mut first, self, schema, &sessions)?;
+        }
         self.pre_data(&mut first, &sessions)?;
         let pre_data = Instant::now();
 
@@ -68,7 +72,7 @@ impl DatabaseRestorePlan {
         if self.is_without_triggers() {
             orphans::check(&mut first, &sessions, &self.places)?;
         }
-        self.finish(&mut first, mark)?;
+        self.finish(&mut first, mark, schema)?;
         let done = Instant::now();
         let ms = |from: Instant, to: Instant| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
         Ok(DatabaseRestoreReport {
@@ -182,10 +186,10 @@ impl DatabaseRestorePlan {
 
     /// What belongs to the database itself, and with it takes the mark away: all or nothing, and durable, with all that
     /// was done before.
-    fn finish(&self, client: &mut Client, mark: &Mark) -> Result<()> {
+    fn finish(&self, client: &mut Client, mark: &Mark, schema: &str) -> Result<()> {
         let name = &self.target.name;
         let statements = match self.prepare {
-            Prepare::Add => return Ok(()),
+            Prepare::Add => return unfinished::end(client, schema),
             Prepare::Use => vec![super::mark::comment_on(name, mark.before.as_deref())],
             Prepare::Make | Prepare::Replace => self.creation.after(name, mark.before.as_deref()),
         };

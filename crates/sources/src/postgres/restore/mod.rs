@@ -7,7 +7,8 @@
 //! What is promised:
 //!
 //! - Nothing that is there is taken away unless the options say so, or a restore that did not end has left it.
-//! - While it goes on, and after it failed, the database says so in its comment (see `mark`).
+//! - While it goes on, and after it failed, the database says so in its comment (see `mark`); one in use, to which
+//!   something is added, by a schema (see `unfinished`).
 //! - Rows are what was saved, by count and digest; any statement that fails fails the restore and is named.
 //! - What is added to a database in use (one table under another name, rows into existing tables) is taken away again
 //!   when the restore fails, as far as the server can still be reached.
@@ -30,6 +31,7 @@ mod session;
 mod summary;
 mod target;
 mod undo;
+mod unfinished;
 mod verify;
 mod work;
 

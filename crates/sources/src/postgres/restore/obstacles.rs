@@ -7,6 +7,7 @@ use super::planning::{DatabaseRestorePlan, shown, version_of};
 use super::session;
 use super::summary::{Obstacle, ObstacleKind};
 use super::target::{Prepare, State};
+use super::unfinished;
 use lastgood_model::{Context, Result};
 use std::collections::BTreeSet;
 
@@ -152,6 +153,10 @@ fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
 
 fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
     let mut client = session::connect(&plan.info)?;
+    for left in unfinished::found(&mut client)? {
+        let what = format!("another restore goes on or was killed ({left}); drop what it names, and then that schema");
+        plan.summary.warnings.push(what);
+    }
     if plan.options.data_only {
         rows_only(plan, &mut client)?;
     } else if let Some(rename) = plan.rename.clone() {

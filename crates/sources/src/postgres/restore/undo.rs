@@ -6,22 +6,24 @@ use super::mark::Mark;
 use super::planning::DatabaseRestorePlan;
 use super::session;
 use super::target::Prepare;
+use super::unfinished;
 use lastgood_model::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 
 /// Marks or undoes, and gives the error with what a person should do next. `is_begun`: something was changed.
-pub(super) fn failed(plan: &DatabaseRestorePlan, mark: &Mark, error: Error, is_begun: bool) -> Error {
+pub(super) fn failed(plan: &DatabaseRestorePlan, mark: &Mark, schema: &str, error: Error, is_begun: bool) -> Error {
     if !is_begun {
         return error;
     }
     let name = quote(&plan.target.name);
     let act = format!("restore database {name}");
     let next = if plan.is_addition() {
-        match take_away(plan) {
+        match take_away(plan, schema) {
             Ok(()) => format!("what had been added to {name} was taken away again"),
             Err(trouble) => format!(
-                "what had been added to {name} could not be taken away again ({}); {}",
+                "what had been added to {name} could not be taken away again ({}), and schema {} says so; {}",
                 trouble.message(),
+                quote(schema),
                 leftovers(plan)
             ),
         }
@@ -46,14 +48,14 @@ pub(super) fn failed(plan: &DatabaseRestorePlan, mark: &Mark, error: Error, is_b
 }
 
 /// What this restore alone can have put there: it was not there when the restore began.
-fn take_away(plan: &DatabaseRestorePlan) -> Result<()> {
+fn take_away(plan: &DatabaseRestorePlan, schema: &str) -> Result<()> {
     debug_assert_eq!(plan.prepare, Prepare::Add);
     let mut client = session::connect(&plan.info)?;
     let statements = statements(plan);
     if !statements.is_empty() {
         client.batch(&statements.join("; "))?;
     }
-    Ok(())
+    unfinished::end(&mut client, schema)
 }
 
 fn statements(plan: &DatabaseRestorePlan) -> Vec<String> {

@@ -34,7 +34,17 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new(socket: Arc<Socket>, session: Option<Box<Session>>, patience: Patience) -> Self {
-        Self { socket, session, input: Vec::new(), held: 0..0, output: Vec::new(), sent: 0, patience, pace: None, broken: false }
+        Self {
+            socket,
+            session,
+            input: Vec::new(),
+            held: 0..0,
+            output: Vec::new(),
+            sent: 0,
+            patience,
+            pace: None,
+            broken: false,
+        }
     }
 
     pub(super) fn socket(&self) -> &Arc<Socket> {

@@ -3,6 +3,7 @@
 use super::super::DatabaseFate;
 use super::*;
 use lastgood_testkit::postgres::Version;
+use std::sync::Arc;
 
 fn of(tables: &[&str]) -> RestoreOptions {
     RestoreOptions { tables: tables.iter().map(|name| (*name).to_owned()).collect(), ..options() }
@@ -55,6 +56,36 @@ fn what_was_added_is_taken_away_again_when_the_restore_fails() {
     // And whole, it fits in where it was.
     restore(&saved, &server, "shop", &of(&["orders", "rich"])).unwrap();
     assert_eq!(mismatches(&saved, &server, "shop", VerifyOptions { rows_only: true, ..VerifyOptions::default() }), "");
+}
+
+#[test]
+fn while_something_is_added_a_schema_says_so_and_the_next_restore_tells_of_it() {
+    let server = PgServer::start(Version::V15);
+    let saved = shop(&server);
+    server.psql("shop", "DROP VIEW rich; DROP TABLE orders");
+    let told = "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname ~ 'unfinished'";
+    let seen = Arc::new(Mutex::new(String::new()));
+    let (text, url) = (Arc::clone(&seen), server.url("shop"));
+    saved.on_read(move |path| {
+        if path.ends_with(".copy") {
+            let mut client =
+                super::super::super::wire::Client::connect(&Conninfo::parse(&url, &|_| None).unwrap()).unwrap();
+            let rows = client.query(told).unwrap();
+            let row = rows.only().unwrap();
+            *text.lock().unwrap() = format!("{}|{}", row.text(0).unwrap(), row.text(1).unwrap());
+        }
+        Ok(())
+    });
+    restore(&saved, &server, "shop", &of(&["orders"])).unwrap();
+    saved.off_read();
+    let (name, comment) = seen.lock().unwrap().split_once('|').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(comment.contains("restore of a1b2c3d4") && comment.ends_with("not complete: \"public\".\"orders\""), "{comment}");
+    assert_eq!(server.psql("shop", told), "", "it is gone with the end");
+    // As a killed one leaves it.
+    server.psql("shop", &format!("CREATE SCHEMA \"{name}\"; COMMENT ON SCHEMA \"{name}\" IS '{comment}'"));
+    let planned = plan(&saved, &info(&server, "shop"), &of(&["orders"])).unwrap();
+    assert!(planned.summary().warnings.iter().any(|one| one.contains(&name) && one.contains("orders")));
+    assert_eq!(planned.summary().obstacles.len(), 1, "{:?}", planned.summary());
 }
 
 #[test]
