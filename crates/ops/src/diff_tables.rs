@@ -333,11 +333,8 @@ mod tests {
     fn tables_are_matched_by_name_and_renamed_ones_by_number() {
         let before = [table(1, "same", 3, 9), table(2, "old", 1, 5), table(3, "gone", 2, 2), table(4, "grown", 1, 1)];
         let mut rewritten = table(1, "same", 3, 9);
-        rewritten.parts = vec![PartRecord {
-            bytes: 1,
-            total: RowDigest { rows: 3, digest: 9 },
-            ..PartRecord::default()
-        }];
+        rewritten.parts =
+            vec![PartRecord { bytes: 1, total: RowDigest { rows: 3, digest: 9 }, ..PartRecord::default() }];
         let now = [rewritten, table(2, "new", 1, 5), table(4, "grown", 2, 7), table(5, "fresh", 4, 4)];
         assert_eq!(
             told(&before, &now),

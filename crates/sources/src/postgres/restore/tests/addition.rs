@@ -79,7 +79,10 @@ fn while_something_is_added_a_schema_says_so_and_the_next_restore_tells_of_it() 
     restore(&saved, &server, "shop", &of(&["orders"])).unwrap();
     saved.off_read();
     let (name, comment) = seen.lock().unwrap().split_once('|').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    assert!(comment.contains("restore of a1b2c3d4") && comment.ends_with("not complete: \"public\".\"orders\""), "{comment}");
+    assert!(
+        comment.contains("restore of a1b2c3d4") && comment.ends_with("not complete: \"public\".\"orders\""),
+        "{comment}"
+    );
     assert_eq!(server.psql("shop", told), "", "it is gone with the end");
     // As a killed one leaves it.
     server.psql("shop", &format!("CREATE SCHEMA \"{name}\"; COMMENT ON SCHEMA \"{name}\" IS '{comment}'"));
