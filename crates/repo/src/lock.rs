@@ -45,8 +45,8 @@ pub fn system_clock() -> Clock {
 pub enum LockMode {
     /// With others, against deletion.
     Shared,
-    /// The same for those who only read. Stale locks are left alone: whoever writes next clears them away and, because it
-    /// found them, looks for packs that the dead run left behind.
+    /// The same for those who only read. Stale locks of readers are cleared away. Those of writers are left alone: whoever
+    /// writes next clears them away and, because it found them, looks for packs that the dead run left behind.
     Reading,
     /// Alone.
     Exclusive,
@@ -55,7 +55,7 @@ pub enum LockMode {
 /// What taking a lock found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockFindings {
-    /// Locks left behind by runs that died; they were cleared away.
+    /// Locks left behind by writers that died; they were cleared away.
     pub stale_removed: usize,
     /// Locks of others that were there a moment ago and may be alive.
     pub others: usize,
@@ -102,6 +102,7 @@ impl LockGuard {
             pid: i64::from(std::process::id()),
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
+            reading: mode == LockMode::Reading,
         };
         let shared = Arc::new(Shared {
             current: Mutex::new(write(&*store, &sealer, &file)?),
@@ -227,7 +228,10 @@ fn look(
         if is_stale(&file, clock()) || is_of_a_past_life(&file, id, clock()) {
             if mode != LockMode::Reading {
                 store.remove(&key)?;
-                findings.stale_removed += 1;
+                findings.stale_removed += usize::from(!file.reading);
+            } else if file.reading {
+                // A reader may lack the right to remove, and does not need it.
+                let _ = store.remove(&key);
             }
         } else if file.exclusive || mode == LockMode::Exclusive {
             return Err(locked(&file, &format!("{}/{key}", store.location()), clock()));
@@ -411,6 +415,7 @@ mod tests {
             pid,
             uid: 0,
             gid: 0,
+            reading: false,
         };
         let own = i64::from(std::process::id());
         for (age, stale) in

@@ -84,11 +84,12 @@ impl Run<'_> {
                 Ok(json) => match LockFile::decode(&json) {
                     Ok(file) if is_stale(&file, now) || is_of_a_past_life(&file, id, now) => {
                         self.note(format!(
-                            "lock {} was left behind by process {} on {} at {}; the next backup clears it away",
+                            "lock {} was left behind by process {} on {} at {}; the next {} clears it away",
                             id.short(),
                             file.pid,
                             file.hostname,
-                            file.time
+                            file.time,
+                            if file.reading { "run" } else { "backup" }
                         ));
                         continue;
                     }

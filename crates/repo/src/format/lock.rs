@@ -27,6 +27,10 @@ pub struct LockFile {
     /// The holder's numeric group.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_zero")]
     pub gid: u32,
+    /// The holder only reads. An addition of lastgood's, which others pass over: such a lock that was left behind is no
+    /// sign of packs that were, so whoever comes next may clear it away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reading: bool,
 }
 
 impl LockFile {

@@ -35,7 +35,7 @@ impl Rig {
 fn lock_of(hostname: String, pid: u32, exclusive: bool, age: i64) -> LockFile {
     let now = system_clock()();
     let time = Time::new(now.secs - age, now.nanos);
-    LockFile { time, exclusive, hostname, username: "someone".into(), pid: pid.into(), uid: 0, gid: 0 }
+    LockFile { time, exclusive, hostname, username: "someone".into(), pid: pid.into(), uid: 0, gid: 0, reading: false }
 }
 
 /// The number of a process that has ended.
@@ -284,4 +284,23 @@ fn a_lock_that_restic_left_behind_when_it_was_killed_is_cleared_away() {
     child.wait().unwrap();
     assert_eq!(shared.lock(LockMode::Shared).findings.stale_removed, 1);
     drop(shared.lock(LockMode::Exclusive));
+}
+
+#[test]
+fn a_reader_clears_away_what_dead_readers_left_and_nothing_else() {
+    let rig = Rig::new();
+    let left = |reading: bool| LockFile { reading, ..lock_of(hostname(), dead_pid(), false, 0) };
+    let (writer, reader) = (rig.forge().lock(&left(false)), rig.forge().lock(&left(true)));
+    assert_eq!(rig.try_lock(LockMode::Reading), Ok(0));
+    assert_eq!(rig.locks(), [writer], "a dead writer's lock is the sign of packs that it left");
+    assert_ne!(writer, reader);
+    let alive = LockFile { reading: true, ..lock_of(hostname(), std::os::unix::process::parent_id(), false, 0) };
+    let alive = rig.forge().lock(&alive);
+    assert_eq!(rig.try_lock(LockMode::Reading), Ok(0));
+    assert!(rig.locks().contains(&alive));
+    rig.store.remove(&alive).unwrap();
+    // A writer clears away both, and only the writer's is a sign.
+    rig.forge().lock(&left(true));
+    assert_eq!(rig.try_lock(LockMode::Shared), Ok(1));
+    assert_eq!(rig.locks().len(), 0);
 }
