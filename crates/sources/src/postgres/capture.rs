@@ -1,7 +1,7 @@
 //! The capture of a server: its databases one after the other, each through one snapshot.
 
 use super::catalog::{self, Choice, Database, Relation, Relations, Size};
-use super::conninfo::Conninfo;
+use super::conninfo::{CONNECT_TIMEOUT_DEFAULT, Conninfo};
 use super::facts::{DatabaseFacts, Facts, Globals, Role};
 use super::grants;
 use super::large_objects;
@@ -386,7 +386,12 @@ impl Run<'_> {
 /// How a program connects that `vigil` looks after.
 fn environment(client: &Client, vigil: &Vigil) -> Vec<(&'static str, String)> {
     let own = client.conninfo().to_environment().into_iter().filter(|(variable, _)| *variable != "PGAPPNAME");
-    own.chain([("PGAPPNAME", vigil.name.clone())]).collect()
+    let mut out: Vec<_> = own.chain([("PGAPPNAME", vigil.name.clone())]).collect();
+    if out.iter().all(|(variable, _)| *variable != "PGCONNECT_TIMEOUT") {
+        // It would try for ever.
+        out.push(("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_DEFAULT.as_secs().to_string()));
+    }
+    out
 }
 
 fn lockable(tables: &[Relation]) -> impl Iterator<Item = &Relation> {

@@ -96,8 +96,8 @@ pub(super) fn open(info: &Conninfo, stop: &Arc<Stop>) -> Result<Client> {
             "versions from 12 on can be read; older ones as the output of pg_dump, by a source of kind command",
         ));
     }
-    client.batch(&settings(version)).context("set up the session")?;
     client.watch().context("set up the session")?;
+    client.batch(&settings(version)).context("set up the session")?;
     Ok(client)
 }
 

@@ -92,8 +92,7 @@ impl Proxy {
     /// Changes the weather for one of the connections, chosen by `draw`, or for all of them and those to come. False
     /// when there is none.
     pub(super) fn change(&self, weather: Weather, draw: Option<u64>) -> bool {
-        let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|link| !link.is_over.load(Ordering::Relaxed));
+        let links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
         match draw {
             Some(_) if links.is_empty() => {}
             Some(draw) => links[draw as usize % links.len()].set(weather),
@@ -151,6 +150,8 @@ fn begin(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) -> std::io:
         std::thread::spawn(move || {
             link.carry(to_server, &shared.bytes);
             link.end();
+            // Its ends are closed with the last one who holds them.
+            shared.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| !Arc::ptr_eq(one, &link));
         });
     }
     Ok(())

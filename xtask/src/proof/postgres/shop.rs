@@ -49,7 +49,7 @@ impl Shop {
     /// How lastgood reaches a database of it through the port of a proxy. Little patience, as tests have.
     pub(super) fn url(port: u16, database: &str) -> String {
         format!(
-            "postgres://{SUPERUSER}@127.0.0.1:{port}/{database}?connect_timeout=3&keepalives_idle=1&keepalives_interval=1"
+            "postgres://{SUPERUSER}@127.0.0.1:{port}/{database}?connect_timeout=5&keepalives_idle=1&keepalives_interval=1"
         )
     }
 

@@ -145,8 +145,8 @@ pub(super) fn connect(info: &Conninfo) -> Result<Client> {
         let message = format!("the server to restore to is PostgreSQL {said}");
         return Err(Error::new(ErrorKind::Unsupported, message).with_hint("versions from 12 on are supported"));
     }
-    client.batch(&settings(version)).context("set up the session")?;
     client.watch().context("set up the session")?;
+    client.batch(&settings(version)).context("set up the session")?;
     Ok(client)
 }
 

@@ -40,9 +40,10 @@ const THINKING: u32 = 5;
 /// The server cuts names off at 63 bytes; so much of ours remains.
 const NAME_MAX: usize = 40;
 
-/// Our session as the server names it to others. Process ids come again; together with these moments they do not.
-const WHO: &str = "SELECT a.pid, pg_catalog.date_part('epoch', a.backend_start), \
-                   pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) \
+/// Our session as the server names it to others. Process ids come again; together with these moments they do not. In
+/// microseconds, as the text of a fraction depends on settings.
+const WHO: &str = "SELECT a.pid, (pg_catalog.date_part('epoch', a.backend_start) * 1000000)::pg_catalog.int8, \
+                   (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8 \
                    FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid()";
 
 /// Knows how to ask for a session.
@@ -57,8 +58,8 @@ pub(super) struct Watch {
 /// Which session it is.
 #[derive(Debug)]
 enum Whose {
-    /// Our own. The moments are in seconds, as the server wrote them.
-    Ours { pid: i32, backend_start: String, server_start: String },
+    /// Our own. The moments are in microseconds, as the server wrote them.
+    Ours { pid: i32, backend_start: i64, server_start: i64 },
     /// That of a program, by its application name.
     Named(String),
 }
@@ -95,14 +96,19 @@ impl Watch {
         if !is_wanted(client) {
             return Ok(None);
         }
-        let rows = client.query(WHO)?;
+        // Nobody watches over this one.
+        let usual = client.timeouts;
+        let patience = client.info.options.connect_timeout.unwrap_or(ANSWER_MAX);
+        client.set_timeouts(Timeouts { answer: Some(patience), ..usual });
+        let rows = client.query(WHO);
+        client.set_timeouts(usual);
+        let rows = rows?;
         let Some(row) = rows.get(0) else { return Ok(None) };
-        let (Some(backend_start), Some(server_start)) = (row.optional(1)?, row.optional(2)?) else { return Ok(None) };
-        let whose = Whose::Ours {
-            pid: row.parse(0)?,
-            backend_start: backend_start.to_owned(),
-            server_start: server_start.to_owned(),
-        };
+        if row.optional(1)?.is_none() {
+            return Ok(None);
+        }
+        let (backend_start, server_start) = (row.parse(1)?, row.parse(2)?);
+        let whose = Whose::Ours { pid: row.parse(0)?, backend_start, server_start };
         Ok(Some(Self::new(client, whose)))
     }
 
@@ -144,11 +150,11 @@ impl Watch {
             Whose::Ours { pid, backend_start, server_start } => {
                 let rows = client.query(&format!(
                     "SELECT a.state, a.wait_event_type, pg_catalog.date_part('epoch', a.state_change), a.pid, \
-                       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) \
-                         OPERATOR(pg_catalog.=) '{server_start}'::pg_catalog.float8 \
+                       (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8 \
+                         OPERATOR(pg_catalog.=) {server_start} \
                      FROM (SELECT) one LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) {pid} \
-                       AND pg_catalog.date_part('epoch', a.backend_start) \
-                         OPERATOR(pg_catalog.=) '{backend_start}'::pg_catalog.float8"
+                       AND (pg_catalog.date_part('epoch', a.backend_start) * 1000000)::pg_catalog.int8 \
+                         OPERATOR(pg_catalog.=) {backend_start}"
                 ))?;
                 let row = rows.only()?;
                 match (row.is_true(4)?, row.optional(3)?) {

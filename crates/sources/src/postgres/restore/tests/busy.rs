@@ -1,5 +1,6 @@
 //! A database with everything, captured while some write and others want to change it.
 
+use super::super::super::wire::Client;
 use super::*;
 use lastgood_testkit::postgres::{Version, differences};
 use std::sync::Arc;
@@ -39,6 +40,11 @@ const BROKEN: &str = "
         + (SELECT COALESCE(pg_catalog.sum(amount), 0) FROM busy.log WHERE taker = a.id)
         - (SELECT COALESCE(pg_catalog.sum(amount), 0) FROM busy.log WHERE giver = a.id)";
 
+/// Whether the capture has locked tables.
+const LOCKED: &str = "SELECT pg_catalog.count(*) > 25 FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+    WHERE a.application_name = 'lastgood' AND l.mode = 'AccessShareLock' AND l.relation >= 16384";
+
 /// Tries to change every table in every way that excludes readers, and counts how often that had to wait in vain.
 /// Nothing may go through: then it fails.
 const CHANGES: &str = "
@@ -75,8 +81,13 @@ fn everything_in_use(version: Version) {
 
     let are_busy = AtomicBool::new(true);
     let (is_open, is_reached) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (opened, reached) = (Arc::clone(&is_open), Arc::clone(&is_reached));
+    let (opened, reached, looking) = (Arc::clone(&is_open), Arc::clone(&is_reached), info(&source, "postgres"));
     let sink = MemorySink::new().before_write(move |_| {
+        // What the whole server has is written before any table is locked.
+        let mut client = Client::connect(&looking)?;
+        if !client.query(LOCKED)?.only()?.is_true(0)? {
+            return Ok(());
+        }
         reached.store(true, Ordering::SeqCst);
         while !opened.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(2));

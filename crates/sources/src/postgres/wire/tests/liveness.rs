@@ -79,6 +79,17 @@ fn assert_given_up(error: &Error, begun: Instant, why: &str) {
 }
 
 #[test]
+fn a_connection_that_stalls_before_it_is_watched_is_given_up_too() {
+    let server = Server::plain();
+    let middle = Middle::before(server.port);
+    let text = format!("port={} connect_timeout=2 keepalives_idle=1", middle.port);
+    let mut client = Client::connect(&server.tcp(&text)).unwrap();
+    middle.stall(false);
+    let begun = Instant::now();
+    assert_given_up(&client.watch().unwrap_err(), begun, "no answer in time");
+}
+
+#[test]
 fn an_answer_that_was_lost_is_not_waited_for() {
     let server = Server::plain();
     let middle = Middle::before(server.port);
