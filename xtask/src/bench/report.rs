@@ -126,6 +126,8 @@ impl Table {
                     let ratio = row.ours / b.value;
                     let digits = if ratio < 0.1 { 3 } else { 2 };
                     match b.ratio_max {
+                        // Beside what failed there is nothing to compare with.
+                        _ if ratio.is_nan() => "–".to_owned(),
                         Some(max) => format!("{ratio:.digits$} (≤ {max})"),
                         None => format!("{ratio:.digits$}"),
                     }
