@@ -73,7 +73,7 @@ mod tests {
         assert!(pauses.is_sorted() && pauses.last() == Some(&LONGEST));
         assert_eq!(after(&mut pace, 200 * 1024), None);
         assert_eq!(after(&mut pace, 64 * 1024), Some(LONGEST / 2));
-        (0..20).for_each(|_| drop(after(&mut pace, 200 * 1024)));
+        (0..20).for_each(|_| pace.received(200 * 1024));
         assert_eq!(after(&mut pace, 64 * 1024), Some(SHORTEST));
     }
 }
