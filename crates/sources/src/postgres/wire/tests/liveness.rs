@@ -167,7 +167,7 @@ fn a_server_that_takes_its_time_is_waited_for() {
     let named = format!("SET application_name = '{}'", vigil.name);
     let mut program = server_client(&server);
     program.batch(&named).unwrap();
-    let check = |seconds: u64| -> Result<()> {
+    let check = |seconds: u64| -> lastgood_model::Result<()> {
         let begun = Instant::now();
         loop {
             vigil.check()?;
