@@ -50,6 +50,8 @@ struct Shared {
     /// For connections to come.
     weather: AtomicU8,
     bytes: AtomicU64,
+    /// A connection has met weather that is not fair since it was mended last.
+    is_felt: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -72,6 +74,7 @@ impl Proxy {
             links: Mutex::default(),
             weather: AtomicU8::new(Weather::Fair as u8),
             bytes: AtomicU64::new(0),
+            is_felt: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
@@ -101,13 +104,22 @@ impl Proxy {
                 links.iter().for_each(|link| link.set(weather));
             }
         }
+        if !links.is_empty() && weather != Weather::Fair {
+            self.shared.is_felt.store(true, Ordering::Relaxed);
+        }
         !links.is_empty()
+    }
+
+    /// Whether anybody has met other than fair weather since the last mending; also who came after it had changed.
+    pub(super) fn is_felt(&self) -> bool {
+        self.shared.is_felt.load(Ordering::Relaxed)
     }
 
     /// Breaks what did not end by itself; from now on connections are as they should be.
     pub(super) fn mend(&self) {
         self.change(Weather::Reset, None);
         self.shared.weather.store(Weather::Fair as u8, Ordering::Relaxed);
+        self.shared.is_felt.store(false, Ordering::Relaxed);
     }
 }
 
@@ -143,6 +155,9 @@ fn begin(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) -> std::io:
         end.set_write_timeout(Some(TICK))?;
     }
     let weather = AtomicU8::new(shared.weather.load(Ordering::Relaxed));
+    if weather.load(Ordering::Relaxed) != Weather::Fair as u8 {
+        shared.is_felt.store(true, Ordering::Relaxed);
+    }
     let link = Arc::new(Link { client, server, weather, is_over: AtomicBool::new(false) });
     shared.links.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&link));
     for to_server in [true, false] {

@@ -419,7 +419,7 @@ impl Proof {
             goes_on.then(|| harm::strike(harm, &mut child, &mut self.shop, &self.proxy, &mut self.rng)).transpose();
         let status = wait(child, END_MAX)
             .with_context(|| format!("after {:.2} s; lastgood said:\n{}", moment.as_secs_f64(), read(&log)))?;
-        Ok(Met { status, is_hit: struck?.unwrap_or(false), said: read(&log) })
+        Ok(Met { status, is_hit: struck?.unwrap_or(false) || self.proxy.is_felt(), said: read(&log) })
     }
 }
 
