@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Flip a bit of every byte of packs, too, which takes long.
     #[arg(long)]
     exhaustive: bool,
-    /// Only so many of the cases, chosen by the seed.
+    /// Only so many of the cases: all that are no flips, which are few, and flips chosen by the seed.
     #[arg(long)]
     cases: Option<usize>,
     /// Decides contents, sampled places and bits.
@@ -83,9 +83,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut cases = cases(&objects, options.exhaustive, options.seed);
     if let Some(wanted) = options.cases {
         let mut rng = Rng::new(options.seed);
-        while cases.len() > wanted {
-            cases.swap_remove(rng.below(cases.len() as u64) as usize);
+        let (mut flips, others): (Vec<Case>, Vec<Case>) =
+            cases.into_iter().partition(|case| matches!(case.damage, Damage::Flip { .. }));
+        while !flips.is_empty() && flips.len() + others.len() > wanted {
+            flips.swap_remove(rng.below(flips.len() as u64) as usize);
         }
+        cases = others;
+        cases.append(&mut flips);
     }
     println!("{} objects, {} cases", objects.len(), cases.len());
 
