@@ -1,6 +1,7 @@
 //! Which entries are restored when not all are wanted.
 
 use super::super::script::object::{Part, parts};
+use super::super::toc::Section;
 use super::facts::{Facts, is_relation, namespace};
 use super::{Options, Pattern};
 use lastgood_model::{Error, ErrorKind, Result};
@@ -160,7 +161,11 @@ fn loose_ends(facts: &Facts<'_>, options: &Options, chosen: &mut Chosen, notes: 
                 && matches!(entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL" | "INDEX ATTACH")
         });
         let joins = matches!(entry.desc.as_str(), "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH")
-            || entry.desc.starts_with("PUBLICATION TABLE");
+            || entry.desc.starts_with("PUBLICATION TABLE")
+            // With the table that they look at they could be made; in an empty database nobody can bring it first.
+            || options.brings_needs.is_some()
+                && matches!(entry.desc.as_str(), "POLICY" | "RULE" | "TRIGGER")
+                && !entry.tag.ends_with(" _RETURN");
         let missing = facts.needs(index).find(|need| {
             let need_entry = &entries[*need];
             joins
@@ -184,6 +189,9 @@ fn loose_ends(facts: &Facts<'_>, options: &Options, chosen: &mut Chosen, notes: 
         }
     }
     tell(notes, left_out);
+    if let Some(extensions) = &options.brings_needs {
+        bring(facts, options, extensions, chosen, notes);
+    }
     let mut wanted: BTreeMap<usize, usize> = BTreeMap::new();
     let mut schemas = BTreeSet::new();
     for index in chosen.iter() {
@@ -212,6 +220,50 @@ fn loose_ends(facts: &Facts<'_>, options: &Options, chosen: &mut Chosen, notes: 
         format!("{} must be there: {} needs it and it is not selected", entries[need].label(), entries[index].label())
     });
     tell(notes, wanted.collect());
+}
+
+/// Adds what the chosen objects need and no person would name, such as the type of a column, with what that needs itself
+/// and who may use it. Tables and views are somebody's decision and are not brought.
+fn bring(
+    facts: &Facts<'_>,
+    options: &Options,
+    extensions: &BTreeSet<String>,
+    chosen: &mut Chosen,
+    notes: &mut Vec<String>,
+) {
+    let entries = &facts.toc.entries;
+    let mut open: Vec<usize> = chosen.iter().collect();
+    let mut brought = BTreeSet::new();
+    // pg_dump does not tell whose operators an index or an exclusion constraint uses.
+    let is_of_operators = |index: usize| matches!(entries[index].desc.as_str(), "INDEX" | "CONSTRAINT");
+    if chosen.iter().any(is_of_operators) {
+        for (index, entry) in entries.iter().enumerate() {
+            if entry.desc == "EXTENSION" && extensions.contains(&entry.tag) && !chosen.contains(index) {
+                chosen.0[index] = true;
+                brought.insert(index);
+                open.push(index);
+            }
+        }
+    }
+    while let Some(index) = open.pop() {
+        for need in facts.needs(index) {
+            let entry = &entries[need];
+            let is_decision = is_relation(entry) && entry.desc != "SEQUENCE";
+            let belongs_to_another = facts.whole(need).is_some_and(|whole| !chosen.contains(whole));
+            let is_brought = entry.section == Section::PreData && entry.desc != "SCHEMA" && !is_decision;
+            if is_brought && !belongs_to_another && !std::mem::replace(&mut chosen.0[need], true) {
+                brought.insert(need);
+                open.push(need);
+            }
+        }
+    }
+    for index in 0..entries.len() {
+        let is_part = facts.whole(index).is_some_and(|whole| brought.contains(&whole));
+        let desc = entries[index].desc.as_str();
+        chosen.0[index] |= is_part && (matches!(desc, "COMMENT" | "SEQUENCE SET") || desc == "ACL" && !options.no_acl);
+    }
+    let labels = brought.iter().map(|index| format!("{} comes with it", entries[*index].label()));
+    tell(notes, labels.collect());
 }
 
 fn tell(notes: &mut Vec<String>, mut told: Vec<String>) {

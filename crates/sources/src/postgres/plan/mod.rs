@@ -53,6 +53,10 @@ pub struct Options {
     pub rename: Option<Rename>,
     /// Schemas that the target has. They are not made again; those of selected tables are when they are not among them.
     pub existing_schemas: BTreeSet<String>,
+    /// The target has nothing of the database yet: types, functions, extensions, sequences and the like that the selected
+    /// objects need are restored with them. Else they must be there, and the plan says which. Holds the names of the
+    /// extensions that the target's server offers: nobody tells which of them an index needs, so all come that can.
+    pub brings_needs: Option<BTreeSet<String>>,
     /// OIDs of the materialized views that hold rows in the dumped database; all when `None`.
     pub populated: Option<BTreeSet<u32>>,
 }

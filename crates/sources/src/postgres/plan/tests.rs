@@ -231,6 +231,38 @@ fn one_table_comes_with_all_that_is_part_of_it_and_notes_on_the_rest() {
 }
 
 #[test]
+fn one_table_brings_what_it_needs_into_an_empty_database() {
+    let server = Server::start();
+    let (toc, options) = rich(&server);
+    let extensions = toc.entries.iter().filter(|entry| entry.desc == "EXTENSION").map(|entry| entry.tag.clone());
+    let options = Options {
+        tables: patterns(&["app.orders"]),
+        existing_schemas: BTreeSet::from(["public".to_owned()]),
+        brings_needs: Some(extensions.collect()),
+        ..options
+    };
+    let plan = super::plan(&toc, &options).unwrap();
+    let notes = plan.notes.join("\n");
+    for note in [
+        "DOMAIN app.positive comes with it",
+        "SEQUENCE app.free_seq comes with it",
+        "FUNCTION app.touch \"it\"() comes with it",
+        "FK CONSTRAINT app.orders orders_customer_fkey is left out: TABLE app.customers is not selected",
+        "POLICY app.orders own orders is left out: TABLE app.customers is not selected",
+        "EXTENSION btree_gist comes with it",
+    ] {
+        assert!(notes.contains(note), "{note}\n{notes}");
+    }
+    assert!(!notes.contains("must be there"), "{notes}");
+    server.must("postgres", "CREATE DATABASE part TEMPLATE template0;");
+    in_order(&server, "part", &plan, &plan.pre);
+    load_rows(&server, "rich", "part", &plan);
+    at_once(&server, "part", &plan, 2);
+    assert_eq!(server.must("part", "SELECT count(*) FROM app.orders;"), "20");
+    assert_eq!(server.must("part", "SELECT count(*) FROM pg_class WHERE relname = 'customers';"), "0");
+}
+
+#[test]
 fn a_table_is_restored_beside_itself_under_another_name() {
     let server = Server::start();
     let (toc, options) = rich(&server);

@@ -102,7 +102,13 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     // In a database that is made there are the schemas that every new one has.
     let schemas = if prepare == Prepare::Add { found.schemas.clone() } else { BTreeSet::from(["public".to_owned()]) };
     let populated = saved.tables.iter().filter(|table| table.populated).map(|table| table.oid).collect();
-    let choice = Options { existing_schemas: schemas, populated: Some(populated), no_tablespace: false, ..wishes };
+    let choice = Options {
+        existing_schemas: schemas,
+        brings_needs: (prepare != Prepare::Add).then(|| server.extensions.keys().cloned().collect()),
+        populated: Some(populated),
+        no_tablespace: false,
+        ..wishes
+    };
     let toc = match &saved.toc {
         Some(toc) => toc.clone(),
         None if options.data_only => described_by_tables(&saved),
