@@ -136,6 +136,7 @@ fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Retry => "retry",
         ErrorKind::Absent => "absent",
         ErrorKind::Denied => "denied",
+        ErrorKind::Held => "held",
         ErrorKind::Conflict => "conflict",
         ErrorKind::Corrupt => "corrupt",
         ErrorKind::WrongKey => "wrong-key",

@@ -84,7 +84,7 @@ impl From<ErrorKind> for ExitCode {
             ErrorKind::WrongKey => Self::WrongKey,
             ErrorKind::Retry => Self::Retry,
             ErrorKind::Absent => Self::Absent,
-            ErrorKind::Denied => Self::Denied,
+            ErrorKind::Denied | ErrorKind::Held => Self::Denied,
             ErrorKind::Cancelled => Self::Interrupted,
             _ => Self::Failed,
         }

@@ -15,6 +15,9 @@ pub enum ErrorKind {
     Absent,
     /// Permission was refused by the operating system or a server.
     Denied,
+    /// The object may not be removed or changed before a date (object lock, retention): not now, and not by asking
+    /// again soon.
+    Held,
     /// Something is already there that must not be overwritten.
     Conflict,
     /// Bytes are not what they must be: damage, truncation, or a foreign format.

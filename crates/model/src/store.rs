@@ -1,5 +1,9 @@
 //! The seam to the place where a repository's objects are kept.
 
+mod side;
+
+pub use side::{SideName, SidePut, SideStore};
+
 use crate::{Id, Result};
 use std::fmt;
 use std::sync::Arc;
@@ -91,6 +95,9 @@ pub struct Capabilities {
     pub coalesce_gap_bytes: u64,
     /// `put` refuses an existing name atomically, also against another host.
     pub exclusive_create: bool,
+    /// A list shows every object whose `put` has returned, wherever it was asked for. Where it does not, absence from a
+    /// list proves nothing, and whoever deletes waits longer.
+    pub list_after_write: bool,
 }
 
 /// What [`Store::sweep`] removed.
@@ -154,6 +161,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn probe(&self) -> Result<()> {
         Ok(())
     }
+
+    /// The objects beside the repository's own. `None` where the protocol has no room for any (restic's REST server
+    /// takes the repository's kinds and nothing else).
+    fn side(&self) -> Option<&dyn SideStore> {
+        None
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -192,6 +205,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn probe(&self) -> Result<()> {
         (**self).probe()
+    }
+    fn side(&self) -> Option<&dyn SideStore> {
+        (**self).side()
     }
 }
 

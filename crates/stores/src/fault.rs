@@ -6,8 +6,8 @@
 //! removed since the last `sync` may or may not have made it. Bytes of an object that has its name are whole even after
 //! a power cut: every store flushes them before naming them.
 
-use crate::{Op, length_of, lock};
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use crate::{Op, length_of, lock, side_of};
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{Error, ErrorKind, Id, Result};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -307,7 +307,7 @@ impl<S: Store> FaultStore<S> {
     }
 
     /// Takes room for `length` bytes that replace `freed`.
-    fn take_room(&self, key: &StoreKey, length: u64, freed: u64) -> Result<()> {
+    fn take_room(&self, key: &dyn std::fmt::Display, length: u64, freed: u64) -> Result<()> {
         let mut state = lock(&self.state);
         if let Some(room) = state.room_bytes {
             let room = (room + freed).checked_sub(length);
@@ -315,6 +315,15 @@ impl<S: Store> FaultStore<S> {
                 Some(room.ok_or_else(|| Error::new(ErrorKind::NoSpace, format!("write {key}: the device is full")))?);
         }
         Ok(())
+    }
+
+    /// The length of an object beside the repository's own, `None` when there is none.
+    fn side_length(&self, name: &SideName) -> Result<Option<u64>> {
+        match side_of(&self.inner)?.get_side(name) {
+            Ok(bytes) => Ok(Some(bytes.len() as u64)),
+            Err(error) if error.kind() == ErrorKind::Absent => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn put_noting(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
@@ -454,5 +463,50 @@ impl<S: Store> Store for FaultStore<S> {
 
     fn probe(&self) -> Result<()> {
         self.inner.probe()
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        self.inner.side().map(|_| self as &dyn SideStore)
+    }
+}
+
+/// Objects beside the repository's own are durable when written, so a power cut takes none of them back.
+impl<S: Store> SideStore for FaultStore<S> {
+    fn put_side(&self, name: &SideName, bytes: &[u8], how: SidePut) -> Result<()> {
+        self.call(Op::PutSide, None, None, |_| {
+            let side = side_of(&self.inner)?;
+            let freed = match self.side_length(name)? {
+                Some(_) if how == SidePut::Create => return side.put_side(name, bytes, how),
+                before => before.unwrap_or(0),
+            };
+            let length = bytes.len() as u64;
+            self.take_room(name, length, freed)?;
+            side.put_side(name, bytes, how).or_else(|error| {
+                self.take_room(name, freed, length)?;
+                Err(error)
+            })
+        })
+    }
+
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        self.call(Op::GetSide, None, None, |effect| {
+            let mut bytes = side_of(&self.inner)?.get_side(name)?;
+            if let Some(Effect::Flip { bit }) = effect {
+                flip(&mut bytes, bit);
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        self.call(Op::ListSide, None, None, |_| side_of(&self.inner)?.list_side(folder))
+    }
+
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        self.call(Op::RemoveSide, None, None, |_| {
+            let before = self.side_length(name)?;
+            side_of(&self.inner)?.remove_side(name)?;
+            self.take_room(name, 0, before.unwrap_or(0))
+        })
     }
 }

@@ -22,11 +22,20 @@ pub use read_only::ReadOnlyStore;
 pub use record::{Call, Count, Counts, RecordStore};
 pub use retry::{Pace, RetryPolicy, RetryStore, SystemPace};
 
+use lastgood_model::store::{SideStore, Store};
+use lastgood_model::{Error, ErrorKind, Result};
 use std::sync::{Mutex, MutexGuard};
 
 /// Locks for a short section. A panic elsewhere cannot leave our state half-changed: no section calls out.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What is beside the repository's objects in the store below a wrapper, which asked before whether there is any.
+fn side_of(store: &impl Store) -> Result<&dyn SideStore> {
+    store.side().ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("{} takes no objects beside a repository's own", store.location()))
+    })
 }
 
 /// The bytes of all parts together.

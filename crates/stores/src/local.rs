@@ -1,5 +1,5 @@
 //! A folder on a mounted file system, laid out as restic lays it out: `config`, `keys/`, `locks/`, `snapshots/`,
-//! `index/` and `data/00` to `data/ff`.
+//! `index/` and `data/00` to `data/ff`. Objects beside the repository's own lie in `lastgood/`.
 //!
 //! Promises, and what they rest on:
 //! - *An object is there whole or not at all.* It is written to a temporary in the folder where it belongs, flushed, and
@@ -15,12 +15,13 @@
 mod direct;
 mod files;
 mod folders;
+mod side;
 mod temporary;
 
 use crate::{length_of, lock};
 use files::{OpenFiles, read_exact_at, stat_object};
 use lastgood_model::node::display_path;
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use lastgood_model::store::{Capabilities, ObjectKind, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{Context, Error, ErrorKind, Id, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -143,7 +144,7 @@ impl Store for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { connections: 4, coalesce_gap_bytes: 64 << 10, exclusive_create: true }
+        Capabilities { connections: 4, coalesce_gap_bytes: 64 << 10, exclusive_create: true, list_after_write: true }
     }
 
     fn create(&self) -> Result<()> {
@@ -283,6 +284,10 @@ impl Store for LocalStore {
             None => self.probe_folder(&self.root.join(ObjectKind::Pack.folder()))?,
         }
         packs.iter().try_for_each(|(_, folder)| may_write(folder))
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        Some(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A store in memory, for tests and for trying things out. Nothing outlives the process.
 
 use crate::{length_of, lock};
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey};
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,8 @@ pub struct MemoryStore(Arc<Mutex<Inner>>);
 #[derive(Clone, Default)]
 struct Inner {
     objects: BTreeMap<StoreKey, Arc<Vec<u8>>>,
-    /// Sum of all lengths in `objects`.
+    side: BTreeMap<SideName, Vec<u8>>,
+    /// Sum of all lengths in `objects` and `side`.
     used_bytes: u64,
     quota_bytes: Option<u64>,
 }
@@ -90,7 +91,7 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { connections: 4, coalesce_gap_bytes: 4096, exclusive_create: true }
+        Capabilities { connections: 4, coalesce_gap_bytes: 4096, exclusive_create: true, list_after_write: true }
     }
 
     fn create(&self) -> Result<()> {
@@ -152,6 +153,48 @@ impl Store for MemoryStore {
     fn remove(&self, key: &StoreKey) -> Result<()> {
         let mut inner = lock(&self.0);
         if let Some(old) = inner.objects.remove(key) {
+            inner.used_bytes -= old.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        Some(self)
+    }
+}
+
+impl SideStore for MemoryStore {
+    fn put_side(&self, name: &SideName, bytes: &[u8], how: SidePut) -> Result<()> {
+        let mut inner = lock(&self.0);
+        let replaced = match inner.side.get(name) {
+            Some(_) if how == SidePut::Create => {
+                return Err(Error::new(ErrorKind::Conflict, format!("{name} is in memory already")));
+            }
+            old => old.map_or(0, Vec::len) as u64,
+        };
+        let used = inner.used_bytes - replaced + bytes.len() as u64;
+        if inner.quota_bytes.is_some_and(|quota| used > quota) {
+            return Err(Error::new(ErrorKind::NoSpace, format!("write {name}: the quota in memory is used up")));
+        }
+        inner.used_bytes = used;
+        inner.side.insert(name.clone(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        let found = lock(&self.0).side.get(name).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::Absent, format!("{name} is not in memory")))
+    }
+
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        let inner = lock(&self.0);
+        let in_folder = inner.side.iter().filter(|(name, _)| name.folder() == folder);
+        Ok(in_folder.map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
+    }
+
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        let mut inner = lock(&self.0);
+        if let Some(old) = inner.side.remove(name) {
             inner.used_bytes -= old.len() as u64;
         }
         Ok(())

@@ -23,6 +23,14 @@ pub enum Op {
     Remove,
     /// `sweep`
     Sweep,
+    /// `put_side`
+    PutSide,
+    /// `get_side`
+    GetSide,
+    /// `list_side`
+    ListSide,
+    /// `remove_side`
+    RemoveSide,
 }
 
 impl fmt::Display for Op {
@@ -37,6 +45,10 @@ impl fmt::Display for Op {
             Self::List => "list",
             Self::Remove => "remove",
             Self::Sweep => "sweep",
+            Self::PutSide => "put_side",
+            Self::GetSide => "get_side",
+            Self::ListSide => "list_side",
+            Self::RemoveSide => "remove_side",
         })
     }
 }

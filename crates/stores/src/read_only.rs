@@ -1,6 +1,7 @@
 //! A store through which nothing can be changed.
 
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use crate::side_of;
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{Error, ErrorKind, Id, Result};
 use std::time::Duration;
 
@@ -67,5 +68,27 @@ impl<S: Store> Store for ReadOnlyStore<S> {
 
     fn probe(&self) -> Result<()> {
         Err(self.refuse("write"))
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        self.0.side().map(|_| self as &dyn SideStore)
+    }
+}
+
+impl<S: Store> SideStore for ReadOnlyStore<S> {
+    fn put_side(&self, name: &SideName, _bytes: &[u8], _how: SidePut) -> Result<()> {
+        Err(self.refuse(&format!("write {name}")))
+    }
+
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        side_of(&self.0)?.get_side(name)
+    }
+
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        side_of(&self.0)?.list_side(folder)
+    }
+
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        Err(self.refuse(&format!("remove {name}")))
     }
 }

@@ -1,7 +1,7 @@
 //! Counts and logs what a store is asked, for tests that fix the number of calls and for reports.
 
-use crate::{Op, length_of, lock};
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use crate::{Op, length_of, lock, side_of};
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{ErrorKind, Id, Result};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -143,6 +143,12 @@ impl<S: Store> RecordStore<S> {
         result
     }
 
+    fn beside<T>(&self, op: Op, bytes: u64, result: Result<T>) -> Result<T> {
+        let error = result.as_ref().err().map(|e| e.kind());
+        self.record(Call { op, kind: None, key: None, offset: 0, bytes, error });
+        result
+    }
+
     fn keyed<T>(&self, op: Op, key: &StoreKey, offset: u64, bytes: u64, result: Result<T>) -> Result<T> {
         let error = result.as_ref().err().map(|e| e.kind());
         self.record(Call { op, kind: Some(key.kind), key: Some(*key), offset, bytes, error });
@@ -201,6 +207,31 @@ impl<S: Store> Store for RecordStore<S> {
 
     fn probe(&self) -> Result<()> {
         self.inner.probe()
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        self.inner.side().map(|_| self as &dyn SideStore)
+    }
+}
+
+impl<S: Store> SideStore for RecordStore<S> {
+    fn put_side(&self, name: &SideName, bytes: &[u8], how: SidePut) -> Result<()> {
+        let result = side_of(&self.inner)?.put_side(name, bytes, how);
+        self.beside(Op::PutSide, bytes.len() as u64, result)
+    }
+
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        let result = side_of(&self.inner)?.get_side(name);
+        let bytes = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.beside(Op::GetSide, bytes, result)
+    }
+
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        self.beside(Op::ListSide, 0, side_of(&self.inner)?.list_side(folder))
+    }
+
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        self.beside(Op::RemoveSide, 0, side_of(&self.inner)?.remove_side(name))
     }
 }
 

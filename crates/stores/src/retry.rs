@@ -7,7 +7,8 @@
 //! Repeating is safe because objects are immutable: a `put` whose reply was lost finds its own object. For the config,
 //! where that would look like another's, the bytes there are compared with ours.
 
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use crate::side_of;
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{Error, ErrorKind, Id, Result};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -232,6 +233,40 @@ impl<S: Store> Store for RetryStore<S> {
 
     fn probe(&self) -> Result<()> {
         self.attempt("try to write", |_| self.inner.probe())
+    }
+
+    fn side(&self) -> Option<&dyn SideStore> {
+        self.inner.side().map(|_| self as &dyn SideStore)
+    }
+}
+
+impl<S: Store> SideStore for RetryStore<S> {
+    fn put_side(&self, name: &SideName, bytes: &[u8], how: SidePut) -> Result<()> {
+        let mut repeated = false;
+        let result = self.attempt(format_args!("write {name}"), |tried| {
+            repeated = tried > 0;
+            side_of(&self.inner)?.put_side(name, bytes, how)
+        });
+        match result {
+            // Ours, with the first reply lost, or another's? The bytes tell; see `SideStore::put_side`.
+            Err(error) if error.kind() == ErrorKind::Conflict && repeated => match self.get_side(name) {
+                Ok(found) if found == bytes => Ok(()),
+                _ => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        self.attempt(format_args!("read {name}"), |_| side_of(&self.inner)?.get_side(name))
+    }
+
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        self.attempt(format_args!("list {}/{folder}", SideName::ROOT), |_| side_of(&self.inner)?.list_side(folder))
+    }
+
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        self.attempt(format_args!("remove {name}"), |_| side_of(&self.inner)?.remove_side(name))
     }
 }
 

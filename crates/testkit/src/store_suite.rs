@@ -2,7 +2,7 @@
 //!
 //! Each fact gets a fresh store. A fact that does not hold panics with its own name in the message.
 
-use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use lastgood_model::store::{ObjectKind, SideName, SidePut, SideStore, Store, StoreKey};
 use lastgood_model::{ErrorKind, Id};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -32,6 +32,8 @@ pub fn run(make: impl Fn() -> Arc<dyn Store>) {
         ("of many configs one wins", of_many_configs_one_wins),
         ("readers see all of an object or nothing", readers_see_all_of_an_object_or_nothing),
         ("different objects can be put by many at once", different_objects_can_be_put_by_many_at_once),
+        ("objects beside the repository's are kept apart", objects_beside_are_kept_apart),
+        ("of many that create an object beside one wins", of_many_that_create_beside_one_wins),
     ];
     for (name, fact) in facts {
         let store = make();
@@ -60,6 +62,12 @@ pub fn run_read_only(store: Arc<dyn Store>, wrap: impl Fn(Arc<dyn Store>) -> Arc
         denied(reader.remove(&objects[0].0), "remove");
         denied(reader.remove(&pack(0xee)), "remove what is absent");
         denied(reader.sweep(Duration::ZERO).map(drop), "sweep");
+        if let Some(side) = reader.side() {
+            let name = beside("gc", "list");
+            denied(side.put_side(&name, b"new", SidePut::Replace), "put beside");
+            denied(side.remove_side(&name), "remove beside");
+            absent_beside(side, &name);
+        }
         expect(reader.sync(), "sync with nothing to do");
         read_all(&*reader, &objects);
         absent(&*reader, &pack(0xee));
@@ -381,6 +389,70 @@ fn readers_see_all_of_an_object_or_nothing(store: &dyn Store) {
             }
         }
     });
+}
+
+fn beside(folder: &str, name: &str) -> SideName {
+    expect(SideName::new(folder, name), "name")
+}
+
+#[track_caller]
+fn absent_beside(side: &dyn SideStore, name: &SideName) {
+    assert_eq!(side.get_side(name).map_err(|e| e.kind()), Err(ErrorKind::Absent), "{name}");
+}
+
+/// Names in `folder` with their lengths, in order.
+fn listed_beside(side: &dyn SideStore, folder: &str) -> Vec<(String, u64)> {
+    let mut list = expect(side.list_side(folder), "list beside");
+    list.sort();
+    list.into_iter().map(|(name, length)| (name.name().to_owned(), length)).collect()
+}
+
+/// Holds for every store that takes such objects at all.
+fn objects_beside_are_kept_apart(store: &dyn Store) {
+    let objects = fill(store);
+    let Some(side) = store.side() else { return };
+    let [list, other, hold] = [beside("gc", "list-1"), beside("gc", "list-2"), beside("holds", "list-1")];
+    assert_eq!(listed_beside(side, "gc"), []);
+    absent_beside(side, &list);
+    expect(side.remove_side(&list), "remove beside what is absent");
+
+    expect(side.put_side(&list, b"first", SidePut::Create), "create beside");
+    let again = side.put_side(&list, b"another", SidePut::Create);
+    assert_eq!(again.map_err(|e| e.kind()), Err(ErrorKind::Conflict), "create beside what is there");
+    assert_eq!(expect(side.get_side(&list), "get beside"), b"first");
+    for content in [&b"much longer than before"[..], b"short", b"", b"first"] {
+        expect(side.put_side(&list, content, SidePut::Replace), "replace beside");
+        assert_eq!(expect(side.get_side(&list), "get beside"), content);
+    }
+    let long = bytes(21, 300_000);
+    expect(side.put_side(&other, &long, SidePut::Replace), "replace beside what is absent");
+    expect(side.put_side(&hold, b"hold", SidePut::Create), "create in another folder");
+    assert!(expect(side.get_side(&other), "get beside") == long);
+
+    assert_eq!(listed_beside(side, "gc"), [("list-1".to_owned(), 5), ("list-2".to_owned(), 300_000)]);
+    assert_eq!(listed_beside(side, "holds"), [("list-1".to_owned(), 4)]);
+    assert_eq!(expect(store.sweep(Duration::ZERO), "sweep").leftovers, 0);
+    expect(side.remove_side(&list), "remove beside");
+    expect(side.remove_side(&list), "remove beside again");
+    absent_beside(side, &list);
+    assert_eq!(listed_beside(side, "gc"), [("list-2".to_owned(), 300_000)]);
+    expect(side.put_side(&list, b"anew", SidePut::Create), "create beside what was removed");
+    read_all(store, &objects);
+}
+
+fn of_many_that_create_beside_one_wins(store: &dyn Store) {
+    let Some(side) = store.side() else { return };
+    if !store.capabilities().exclusive_create {
+        return;
+    }
+    let name = beside("gc", "lease");
+    let results = race(|n| side.put_side(&name, &bytes(n as u64, 99), SidePut::Create));
+    let winners: Vec<usize> = (0..WRITERS).filter(|n| results[*n].is_ok()).collect();
+    assert_eq!(winners.len(), 1, "{results:?}");
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    }
+    assert!(expect(side.get_side(&name), "get beside") == bytes(winners[0] as u64, 99));
 }
 
 fn different_objects_can_be_put_by_many_at_once(store: &dyn Store) {

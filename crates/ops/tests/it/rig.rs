@@ -2,7 +2,7 @@
 
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::source::Source;
-use lastgood_model::store::{Capabilities, ObjectKind, Store, StoreKey, Swept};
+use lastgood_model::store::{Capabilities, ObjectKind, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{Id, Monitor, Result, SnapshotId};
 use lastgood_ops::backup::{self, BackupOptions, BackupReport};
 use lastgood_ops::restore::{self, RestoreReport, RestoreRequest};
@@ -241,5 +241,8 @@ impl Store for Watched {
     fn sweep(&self, older_than: Duration) -> Result<Swept> {
         (self.before)(Op::Sweep, None);
         self.inner.sweep(older_than)
+    }
+    fn side(&self) -> Option<&dyn SideStore> {
+        self.inner.side()
     }
 }

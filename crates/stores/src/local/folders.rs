@@ -101,6 +101,7 @@ impl LocalStore {
         let mut folders = vec![self.root.clone()];
         folders.extend(ObjectKind::LISTED.iter().map(|kind| self.root.join(kind.folder())));
         folders.extend(self.pack_folders()?.into_iter().map(|(_, folder)| folder));
+        folders.extend(self.side_folders()?);
         Ok(folders)
     }
 }
