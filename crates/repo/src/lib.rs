@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod chunk;
+pub mod copy;
 pub mod crypto;
 pub mod format;
 pub mod index;
@@ -14,6 +15,7 @@ pub mod read;
 pub mod repository;
 pub mod session;
 pub mod sha256;
+mod work;
 
 pub use lock::{LockGuard, LockMode};
 pub use pipe::Compression;

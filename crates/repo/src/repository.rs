@@ -93,6 +93,41 @@ impl Repository {
     /// # Errors
     /// [`ErrorKind::Conflict`] when there is one already.
     pub fn init(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
+        let secrets = || {
+            let mut failed = None;
+            let polynomial = Polynomial::generate(&mut |out| {
+                if let Err(error) = random(out) {
+                    failed = Some(error);
+                }
+            })?;
+            failed.map_or(Ok(()), Err)?;
+            Ok((MasterKey::generate()?, polynomial))
+        };
+        Self::make(store, password, options, secrets)
+    }
+
+    /// Makes a new, empty repository that has the master key and the chunker polynomial of `other`, so that copies
+    /// between the two need not be opened, and both cut files alike. Its id is its own, and so is its key object.
+    ///
+    /// Whoever learns the master key of one of them can read both.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when there is one already.
+    pub fn init_copy_of(
+        other: &Self,
+        store: Arc<dyn Store>,
+        password: &Password,
+        options: OpenOptions,
+    ) -> Result<Self> {
+        Self::make(store, password, options, || Ok((other.master.clone(), other.config.chunker_polynomial)))
+    }
+
+    fn make(
+        store: Arc<dyn Store>,
+        password: &Password,
+        options: OpenOptions,
+        secrets: impl FnOnce() -> Result<(MasterKey, Polynomial)>,
+    ) -> Result<Self> {
         if Self::exists(&*store)? {
             return Err(already_there(&*store));
         }
@@ -104,19 +139,10 @@ impl Repository {
             )
             .with_hint("restore its `config` object from another copy, or choose an empty place"));
         }
-        let master = MasterKey::generate()?;
+        let (master, polynomial) = secrets()?;
         let sealer = Arc::new(Sealer::new(&master)?);
         let mut id = [0u8; 32];
         random(&mut id)?;
-        let mut failed = None;
-        let polynomial = Polynomial::generate(&mut |out| {
-            if let Err(error) = random(out) {
-                failed = Some(error);
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         let config = ConfigFile { id: Id(id), chunker_polynomial: polynomial };
         let key = write_key(&*store, password, &master, &options.clock)?;
         store.sync()?;
@@ -175,6 +201,11 @@ impl Repository {
     /// The repository's own id.
     pub fn id(&self) -> Id {
         self.config.id
+    }
+
+    /// Whether both have the same master key, so that each opens what the other sealed.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.master == other.master
     }
 
     /// The key it was opened with.

@@ -9,7 +9,7 @@
 //! that finds the lock of such a dead run takes its packs over.
 
 mod draft;
-mod leftovers;
+pub(crate) mod leftovers;
 
 use crate::format::{SnapshotFile, SnapshotSummary};
 use crate::index::BlobKind;

@@ -4,13 +4,11 @@ use super::findings::{Fault, Findings, fault_of, lock};
 use super::report::DamageKind;
 use crate::repository::Repository;
 use crate::sha256::sha256;
+use crate::work::{each, threads_for};
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Monitor, Result};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-
-/// Each thread holds a pack in memory, so that more of them must be worth it.
-const THREADS_FOR_STORE_MAX: usize = 8;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// One check in progress.
 pub(super) struct Run<'a> {
@@ -23,15 +21,11 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// One more thread than there are cores, so that one may wait for the disk; more for a distant store, which likes
-    /// more calls at once.
     pub(super) fn new(repository: &'a Repository, monitor: &'a Monitor) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let connections = repository.store.capabilities().connections;
         Self {
             repository,
             monitor,
-            threads: (connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1),
+            threads: threads_for(&*repository.store),
             findings: Findings::default(),
             bytes_read: AtomicU64::new(0),
             notes: Mutex::default(),
@@ -88,22 +82,7 @@ impl<'a> Run<'a> {
         start: impl Fn() -> S + Sync,
         step: impl Fn(&mut S, &T) -> Result<()> + Sync,
     ) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let failed = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..self.threads.min(items.len()) {
-                scope.spawn(|| {
-                    let mut state = start();
-                    while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
-                        if let Err(error) = self.monitor.check_cancelled().and_then(|()| step(&mut state, item)) {
-                            lock(&failed).get_or_insert(error);
-                            next.store(items.len(), Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+        each(self.threads, self.monitor, items, start, step)
     }
 
     /// The same, keeping what each call returns, in the order of the items.

@@ -21,9 +21,11 @@ pub use cache::IndexCache;
 pub use crate::format::blob::BlobKind;
 
 use crate::crypto::random;
+use crate::format::IndexBlob;
 use lastgood_model::{BlobId, Error, ErrorKind, Id, PackId, Result, TreeId};
 use shard::{Entry, Key, Shard};
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 256;
@@ -65,6 +67,12 @@ pub struct Location {
 }
 
 impl Location {
+    /// The same as an entry of an index file.
+    pub(crate) fn entry(&self, blob: &BlobRef) -> IndexBlob {
+        let uncompressed = NonZeroU32::new(self.raw_length);
+        IndexBlob { id: blob.id, kind: blob.kind, offset: self.offset, length: self.length, uncompressed }
+    }
+
     /// Length of the plaintext.
     pub fn plain_length(&self) -> u32 {
         if self.raw_length != 0 {
@@ -154,6 +162,12 @@ impl Index {
             return Vec::new();
         }
         spares.get(&self.key(&blob.into())).cloned().unwrap_or_default()
+    }
+
+    /// True when somebody has promised to store a blob, and it has no place yet.
+    pub(crate) fn is_claimed(&self, blob: impl Into<BlobRef>) -> bool {
+        let key = self.key(&blob.into());
+        self.shard(key).find(key).is_some_and(|entry| entry.pack == IN_FLIGHT)
     }
 
     /// True when a blob is stored or on its way.

@@ -141,6 +141,11 @@ impl Packer {
         self.shared.submit(full)
     }
 
+    /// Takes in a pack of `bytes` that the caller has put into the store as it was, with all its blobs.
+    pub(crate) fn enter_whole(&self, id: PackId, bytes: u64, blobs: Vec<IndexBlob>) -> Result<()> {
+        self.shared.enter(id, bytes, blobs)
+    }
+
     fn draw(&self) -> Result<usize> {
         let mut placement = lock(&self.placement);
         if placement.used == placement.bits.len() {
@@ -305,18 +310,21 @@ impl Shared {
         let id = PackId(Id(sha256(&bytes)));
         self.store.put(&StoreKey::new(ObjectKind::Pack, id), &[&bytes])?;
 
+        self.enter(id, bytes.len() as u64, blobs)?;
+        Ok(bytes)
+    }
+
+    /// Makes a written pack known to the index, and in time to an index file.
+    fn enter(&self, id: PackId, bytes: u64, blobs: Vec<IndexBlob>) -> Result<()> {
         enter_pack(&self.index, id, &blobs)?;
         let index_is_full = {
             let mut written = lock(&self.written);
-            written.all.push((id, bytes.len() as u64));
+            written.all.push((id, bytes));
             written.blobs += blobs.len();
             written.packs.push((id, blobs));
             written.blobs >= INDEX_BLOBS
         };
-        if index_is_full {
-            self.flush_index()?;
-        }
-        Ok(bytes)
+        if index_is_full { self.flush_index() } else { Ok(()) }
     }
 
     /// Writes an index file of all packs written since the last one. The packs are made durable first: an index that

@@ -6,7 +6,7 @@
 use super::{BlobReader, pack_is_gone};
 use crate::index::{BlobRef, Location};
 use lastgood_model::store::{ObjectKind, StoreKey};
-use lastgood_model::{Context, Monitor, Result};
+use lastgood_model::{Context, ErrorKind, Monitor, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,6 +32,7 @@ struct Located {
 pub struct Fetch<'a> {
     reader: &'a BlobReader,
     located: Vec<Located>,
+    stops_at_trouble: bool,
 }
 
 impl std::fmt::Debug for Fetch<'_> {
@@ -55,7 +56,17 @@ impl<'a> Fetch<'a> {
             }
         }
         located.sort_unstable_by_key(|l| (l.location.pack, l.location.offset, l.request.place));
-        Self { reader, located }
+        Self { reader, located, stops_at_trouble: false }
+    }
+
+    /// The same, but a store that does not answer stops the run with its error, instead of failing place by place.
+    #[must_use]
+    pub(crate) fn stopping_at_trouble(self) -> Self {
+        Self { stops_at_trouble: true, ..self }
+    }
+
+    fn is_trouble(&self, error: &lastgood_model::Error) -> bool {
+        self.stops_at_trouble && matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled)
     }
 
     /// Reads everything on `threads` threads. `arrived` gets each place's plaintext; `failed` each place whose blob
@@ -142,6 +153,9 @@ impl<'a> Fetch<'a> {
         let length = (u64::from(last.location.offset) + u64::from(last.location.length) - start) as usize;
         let key = StoreKey::new(ObjectKind::Pack, self.reader.index.pack(first.location.pack));
         if let Err(error) = self.reader.store.get_range(&key, start, length, bytes) {
+            if self.is_trouble(&error) {
+                return Err(error.context(format!("read pack {}", key.id)));
+            }
             // A pack cut short spoils only the blobs beyond the cut, and some may lie in another pack too: each is tried
             // alone.
             tracing::debug!(pack = %key.id, error = %error.chain(), "range is unreadable; reading blob by blob");
@@ -193,6 +207,7 @@ impl<'a> Fetch<'a> {
             .or_else(|error| self.reader.read_spare(&one.request.blob, error).map(|found| *plain = found));
         match outcome {
             Ok(()) => arrived(one.request.place, plain),
+            Err(error) if self.is_trouble(&error) => Err(error),
             Err(error) => {
                 failed(one.request, error);
                 Ok(())

@@ -172,7 +172,7 @@ impl BlobReader {
     }
 }
 
-fn noun(kind: BlobKind) -> &'static str {
+pub(crate) fn noun(kind: BlobKind) -> &'static str {
     match kind {
         BlobKind::Data => "data blob",
         BlobKind::Tree => "tree blob",
@@ -186,7 +186,7 @@ fn missing(blob: &BlobRef) -> Error {
 
 /// A pack that the index names and the store does not have is damage to whoever reads, not a wish for something that
 /// never was.
-fn pack_is_gone(error: Error) -> Error {
+pub(crate) fn pack_is_gone(error: Error) -> Error {
     if error.kind() != ErrorKind::Absent {
         return error;
     }

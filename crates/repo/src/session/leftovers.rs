@@ -26,29 +26,29 @@ const ADOPTED_BYTES_MAX: u64 = 256 << 20;
 
 /// What was taken over.
 #[derive(Debug, Default)]
-pub(super) struct Adopted {
+pub(crate) struct Adopted {
     /// The packs with their sizes.
-    pub(super) packs: Vec<(PackId, u64)>,
+    pub(crate) packs: Vec<(PackId, u64)>,
     /// True when an index file is damaged or gone. Then `packs` are those that it had listed.
-    pub(super) index_was_lost: bool,
+    pub(crate) index_was_lost: bool,
 }
 
 /// What there is, and how much of it to touch.
-pub(super) struct Found<'a> {
-    pub(super) repository: &'a Repository,
-    pub(super) index: &'a Index,
+pub(crate) struct Found<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) index: &'a Index,
     /// The packs in the store with their sizes, listed before the index was read.
-    pub(super) present: &'a HashMap<Id, u64>,
+    pub(crate) present: &'a HashMap<Id, u64>,
     /// Recovery points that were there before the index was read.
-    pub(super) snapshots: &'a [Snapshot],
-    pub(super) locks: LockFindings,
+    pub(crate) snapshots: &'a [Snapshot],
+    pub(crate) locks: LockFindings,
     /// Write nothing: what a lost index file listed is entered into memory, everything else is left alone.
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Found<'_> {
     /// Adopts what is left and writes index files for it.
-    pub(super) fn adopt(&self) -> Result<Adopted> {
+    pub(crate) fn adopt(&self) -> Result<Adopted> {
         let damaged: HashSet<Id> = self.index.unlisted().into_iter().map(|p| p.0).collect();
         let mut left: Vec<(Id, u64)> = self.unlisted(&damaged);
         left.sort_unstable();

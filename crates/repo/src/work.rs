@@ -1,0 +1,43 @@
+//! The same step for many items, on several threads.
+
+use lastgood_model::store::Store;
+use lastgood_model::{Monitor, Result};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Each thread may hold a pack in memory, so that more of them must be worth it.
+const THREADS_FOR_STORE_MAX: usize = 8;
+
+/// How many threads suit a store: one more than there are cores, so that one may wait for the disk; more for a distant
+/// store, which likes more calls at once.
+pub(crate) fn threads_for(store: &dyn Store) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (store.capabilities().connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1)
+}
+
+/// Calls `step` for every item on up to `threads` threads, each with a state of its own from `start`. The first error
+/// stops all of them and is returned; so does the wish to stop.
+pub(crate) fn each<T: Sync, S>(
+    threads: usize,
+    monitor: &Monitor,
+    items: &[T],
+    start: impl Fn() -> S + Sync,
+    step: impl Fn(&mut S, &T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                let mut state = start();
+                while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
+                    if let Err(error) = monitor.check_cancelled().and_then(|()| step(&mut state, item)) {
+                        failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                        next.store(items.len(), Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+}
