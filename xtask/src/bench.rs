@@ -12,6 +12,7 @@ mod many;
 mod measure;
 mod postgres;
 mod report;
+mod scale;
 mod sqlite;
 
 use crate::{program, setup, shell};
@@ -70,6 +71,8 @@ enum What {
     Postgres,
     /// Two million small files.
     Many,
+    /// An index of twenty million blobs.
+    Scale,
 }
 
 /// What every measurement is given.
@@ -106,6 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Sqlite => tables.push(sqlite::measure(&bench)?),
         What::Postgres => tables.extend(postgres::measure(&bench)?),
         What::Many => tables.push(many::measure(&bench)?),
+        What::Scale => tables.push(scale::measure(&bench)?),
     }
     let machine = report::machine(&bench)?;
     for table in &tables {

@@ -105,6 +105,11 @@ impl Lastgood {
         self.words(if force { &["backup", "--force"] } else { &["backup"] })
     }
 
+    /// Lists the top of a recovery point.
+    pub(crate) fn list(&self, snapshot: &str) -> Vec<OsString> {
+        self.words(&["ls", snapshot])
+    }
+
     /// Restores a recovery point into a folder; with the same folder again it goes on where it was stopped.
     pub(crate) fn restore(&self, snapshot: &str, to: &Path) -> Vec<OsString> {
         let mut words = self.words(&["restore", snapshot, "--to"]);

@@ -9,6 +9,7 @@ pub mod copy;
 pub mod crypto;
 pub mod format;
 pub mod index;
+mod index_files;
 pub mod lock;
 pub mod pipe;
 pub mod read;

@@ -1,18 +1,15 @@
-//! Opening and making repositories, their keys, their small objects, and the index.
+//! Opening and making repositories, their keys, and their small objects.
 
 use crate::chunk::{ChunkParams, Polynomial};
 use crate::crypto::{KdfCost, MasterKey, Password, Sealer, WRONG_KEY_HINT, random};
 use crate::format::key_file::{KEY_FILE_BYTES_MAX, decode_master_key, encode_master_key};
-use crate::format::pack::pack_size;
-use crate::format::{ConfigFile, IndexBlob, KeyFile, SnapshotFile, decode_index};
-use crate::index::{BlobRef, Index, IndexCache, Location};
+use crate::format::{ConfigFile, KeyFile, SnapshotFile};
+use crate::index::IndexCache;
 use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
-use crate::read::{BlobReader, decompress, enter_unlisted};
+use crate::read::{BlobReader, decompress};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
-use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, KeyId, PackId, Result, SnapshotId};
-use std::collections::HashMap;
-use std::num::NonZeroU32;
+use lastgood_model::{Context, Error, ErrorKind, Id, KeyId, Result, SnapshotId};
 use std::path::PathBuf;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -297,93 +294,6 @@ impl Repository {
         Ok(Snapshot { id, file: SnapshotFile::decode(&json).with_context(act)? })
     }
 
-    /// Reads the whole index. Snapshots that are to be read with it must be listed before, so that all they need is
-    /// there. What a damaged index file listed is found again from the packs' own headers: the data is what counts.
-    pub fn load_index(&self) -> Result<Arc<Index>> {
-        self.load_index_of(None)
-    }
-
-    /// The index of what is really there: packs that are missing from the store, or have another length than their blobs
-    /// make up, are passed over. A writer that believed in them would publish points that cannot be restored; this way
-    /// it stores their content again. Beside it come the packs that are there, with their sizes.
-    pub(crate) fn load_index_of_present_packs(&self) -> Result<(Arc<Index>, HashMap<Id, u64>)> {
-        let present = self.store.list(ObjectKind::Pack)?.into_iter().collect();
-        Ok((self.load_index_of(Some(&present))?, present))
-    }
-
-    fn load_index_of(&self, present: Option<&HashMap<Id, u64>>) -> Result<Arc<Index>> {
-        let index = Index::new()?;
-        let cache = self.cache();
-        let mut ids: Vec<IndexId> =
-            self.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
-        ids.sort_unstable();
-        let mut damaged = 0;
-        for id in &ids {
-            match self.load_index_file(*id, &index, &cache, present) {
-                Err(error) if is_damage(&error) => {
-                    tracing::warn!(
-                        "index {} is damaged ({}); reading the packs' own headers instead. `lastgood check` tells more",
-                        id.short(),
-                        error.chain()
-                    );
-                    damaged += 1;
-                }
-                outcome => outcome?,
-            }
-        }
-        if damaged > 0 {
-            enter_unlisted(&*self.store, &self.sealer, &index)?;
-        }
-        cache.retain(&ids);
-        index.compact();
-        Ok(Arc::new(index))
-    }
-
-    fn load_index_file(
-        &self,
-        id: IndexId,
-        index: &Index,
-        cache: &IndexCache,
-        present: Option<&HashMap<Id, u64>>,
-    ) -> Result<()> {
-        let mut outcome = Ok(());
-        let is_present = |pack: &PackId, blobs: &[IndexBlob]| match present.map(|p| p.get(&pack.0)) {
-            None => true,
-            Some(size) if size == Some(&pack_size(blobs)) => true,
-            // Hints of an index that lists only a part of a pack make up less than the whole.
-            Some(Some(size)) if *size > pack_size(blobs) => true,
-            Some(_) => {
-                tracing::warn!(
-                    "pack {pack} is missing or cut short; what the sources still have of it is stored again"
-                );
-                index.note_unusable(*pack);
-                false
-            }
-        };
-        let cached = cache.load(&id, |pack, blobs| {
-            if outcome.is_ok() && is_present(&pack, blobs) {
-                outcome = enter_pack(index, pack, blobs);
-            }
-        });
-        if cached {
-            return outcome;
-        }
-        let json = match self.get_unpacked(ObjectKind::Index, id.0) {
-            Ok(json) => json,
-            // Replaced by somebody else since the listing; what replaced it is listed too, or holds more.
-            Err(error) if error.kind() == ErrorKind::Absent => return Ok(()),
-            Err(error) => return Err(error.context(format!("read index {}", id.short()))),
-        };
-        let mut packs = Vec::new();
-        decode_index(&json, |pack, blobs| {
-            packs.push((pack, blobs.to_vec()));
-            if is_present(&pack, blobs) { enter_pack(index, pack, blobs) } else { Ok(()) }
-        })
-        .with_context(|| format!("read index {}", id.short()))?;
-        cache.keep(&id, &packs);
-        Ok(())
-    }
-
     /// A reader with the whole index, which also finds what a lost index file listed.
     pub fn reader(&self) -> Result<Arc<BlobReader>> {
         let reader = BlobReader::new(self.store.clone(), self.sealer.clone(), self.load_index()?);
@@ -409,23 +319,8 @@ impl Repository {
 }
 
 /// True for errors that say of an object that it cannot be used, whoever asks however often.
-fn is_damage(error: &Error) -> bool {
+pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
-}
-
-/// Enters a pack's blobs into an index.
-pub(crate) fn enter_pack(index: &Index, pack: PackId, blobs: &[IndexBlob]) -> Result<()> {
-    let ordinal = index.add_pack(pack)?;
-    for blob in blobs {
-        let location = Location {
-            pack: ordinal,
-            offset: blob.offset,
-            length: blob.length,
-            raw_length: blob.uncompressed.map_or(0, NonZeroU32::get),
-        };
-        index.add(BlobRef { kind: blob.kind, id: blob.id }, location);
-    }
-    Ok(())
 }
 
 /// What to do without a `config` object: nothing that needs the repository open can help.

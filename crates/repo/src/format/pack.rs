@@ -8,6 +8,7 @@
 
 use super::blob::{BlobKind, IndexBlob, SEAL_BYTES};
 use lastgood_model::{Error, ErrorKind, Id, Result};
+use std::borrow::Borrow;
 use std::num::NonZeroU32;
 
 /// Bytes at the very end of a pack that tell the length of the sealed header.
@@ -28,8 +29,11 @@ pub fn entry_bytes(blob: &IndexBlob) -> u64 {
 }
 
 /// The size of the pack that holds exactly these blobs.
-pub fn pack_size<'a>(blobs: impl IntoIterator<Item = &'a IndexBlob>) -> u64 {
-    blobs.into_iter().fold(EMPTY_PACK_BYTES, |size, blob| size + u64::from(blob.length) + entry_bytes(blob))
+pub fn pack_size(blobs: impl IntoIterator<Item = impl Borrow<IndexBlob>>) -> u64 {
+    blobs.into_iter().fold(EMPTY_PACK_BYTES, |size, blob| {
+        let blob = blob.borrow();
+        size + u64::from(blob.length) + entry_bytes(blob)
+    })
 }
 
 /// The header of a pack, to be sealed and followed by [`trailer`].

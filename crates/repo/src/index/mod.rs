@@ -14,9 +14,11 @@
 //! [`Index::claim`] also settles which of several threads stores a new blob, so that none is stored twice in one run.
 
 mod cache;
+mod load;
 mod shard;
 
 pub use cache::IndexCache;
+pub(crate) use load::{Lane, Loader};
 
 pub use crate::format::blob::BlobKind;
 
@@ -145,7 +147,7 @@ impl Index {
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        self.shards[(key[0] >> 24) as usize].lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.shards[(key[0] >> 24) as usize])
     }
 
     /// Where a blob is; `None` when it is not stored, or only on its way.
@@ -157,7 +159,7 @@ impl Index {
 
     /// The places of a blob beside the one that [`Index::find`] tells.
     pub fn spares(&self, blob: impl Into<BlobRef>) -> Vec<Location> {
-        let spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        let spares = lock(&self.spares);
         if spares.is_empty() {
             return Vec::new();
         }
@@ -203,22 +205,22 @@ impl Index {
 
     /// Remembers that a pack is in no index file that can be read.
     pub(crate) fn note_unlisted(&self, pack: PackId) {
-        self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).push(pack);
+        lock(&self.unlisted).push(pack);
     }
 
     /// The packs so remembered, which a writer should list anew before it relies on them.
     pub(crate) fn unlisted(&self) -> Vec<PackId> {
-        self.unlisted.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        lock(&self.unlisted).clone()
     }
 
     /// Remembers that a pack is listed and cannot be used.
     pub(crate) fn note_unusable(&self, pack: PackId) {
-        self.unusable.lock().unwrap_or_else(|e| e.into_inner()).insert(pack);
+        lock(&self.unusable).insert(pack);
     }
 
     /// The packs so remembered.
     pub(crate) fn unusable(&self) -> HashSet<PackId> {
-        self.unusable.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        lock(&self.unusable).clone()
     }
 
     /// Enters where a blob is stored. A blob that already has a place keeps it, and this one becomes a spare.
@@ -226,14 +228,21 @@ impl Index {
         let key = self.key(&blob.into());
         let Location { pack, offset, length, raw_length } = location;
         let known = self.shard(key).settle(Entry { key, pack, offset, length, raw_length });
-        if let Some(known) = known.map(|entry| entry.location())
-            && !self.is_same_place(&known, &location)
-        {
-            let mut spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
-            let spares = spares.entry(key).or_default();
-            if !spares.iter().any(|spare| self.is_same_place(spare, &location)) {
-                spares.push(location);
-            }
+        if known.is_some() {
+            self.add_spare(key, location);
+        }
+    }
+
+    /// Remembers a further place of a blob that has one.
+    fn add_spare(&self, key: Key, location: Location) {
+        let known = self.shard(key).find(key).map(|entry| entry.location());
+        if known.is_none_or(|known| self.is_same_place(&known, &location)) {
+            return;
+        }
+        let mut spares = lock(&self.spares);
+        let spares = spares.entry(key).or_default();
+        if !spares.iter().any(|spare| self.is_same_place(spare, &location)) {
+            spares.push(location);
         }
     }
 
@@ -257,7 +266,7 @@ impl Index {
 
     /// Number of blobs, those on their way included.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().unwrap_or_else(|e| e.into_inner()).len()).sum()
+        self.shards.iter().map(|s| lock(s).len()).sum()
     }
 
     /// True when there is none.
@@ -267,22 +276,27 @@ impl Index {
 
     /// Bytes of memory held by the tables.
     pub fn memory_bytes(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes()).sum()
+        self.shards.iter().map(|s| lock(s).memory_bytes()).sum()
     }
 
     /// Makes room for `blobs` more, evenly spread.
     pub fn reserve(&self, blobs: usize) {
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(|e| e.into_inner()).reserve(blobs / SHARDS);
+            lock(shard).reserve(blobs / SHARDS);
         }
     }
 
     /// Merges what was added into the sorted arrays; worth calling after a load.
     pub fn compact(&self) {
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(|e| e.into_inner()).merge();
+            lock(shard).merge();
         }
     }
+}
+
+/// Locks for a short section, which no panic can leave half done: none calls out.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

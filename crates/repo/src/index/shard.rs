@@ -46,7 +46,7 @@ type Recent = HashMap<Key, Entry, std::hash::BuildHasherDefault<TakeKey>>;
 
 #[derive(Default)]
 pub(super) struct Shard {
-    /// Ascending by key, each key once, capacity equal to length.
+    /// Ascending by key, each key once, capacity equal to length or, after a load, little more.
     sorted: Vec<Entry>,
     /// Not in `sorted`. Blobs on their way stay here until they have a place.
     recent: Recent,
@@ -54,6 +54,11 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Of entries that ascend by key, each key once.
+    pub(super) fn of_sorted(sorted: Vec<Entry>) -> Self {
+        Self { sorted, ..Self::default() }
+    }
+
     pub(super) fn find(&self, key: Key) -> Option<Entry> {
         if let Some(entry) = self.recent.get(&key) {
             return Some(*entry);

@@ -4,7 +4,7 @@
 use super::read_header;
 use crate::crypto::Sealer;
 use crate::index::Index;
-use crate::repository::enter_pack;
+use crate::index_files::enter_pack;
 use lastgood_model::store::{ObjectKind, Store};
 use lastgood_model::{ErrorKind, PackId, Result};
 use std::collections::HashSet;

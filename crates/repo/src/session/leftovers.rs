@@ -12,10 +12,11 @@
 
 use crate::format::{BlobKind, IndexBlob, encode_index};
 use crate::index::Index;
+use crate::index_files::enter_pack;
 use crate::lock::LockFindings;
 use crate::pipe::INDEX_BLOBS;
 use crate::read::{header_of, read_header};
-use crate::repository::{Repository, Snapshot, enter_pack, put_unpacked};
+use crate::repository::{Repository, Snapshot, put_unpacked};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, PackId, Result};
