@@ -11,7 +11,7 @@ use crate::read::enter_unlisted;
 use crate::repository::{Repository, is_damage};
 use lastgood_model::store::ObjectKind;
 use lastgood_model::{Context, ErrorKind, Id, IndexId, PackId, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,22 +19,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What an index file takes for a blob, about, compressed: so much room is made before it is read.
 const BYTES_PER_BLOB: u64 = 47;
 
+/// Which packs an index is to be read of; all, unless something is said.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Believed<'a> {
+    /// Only packs that are there, by name and size.
+    pub(crate) present: Option<&'a HashMap<Id, u64>>,
+    /// None of these.
+    pub(crate) doomed: Option<&'a HashSet<PackId>>,
+}
+
 impl Repository {
     /// Reads the whole index. Snapshots that are to be read with it must be listed before, so that all they need is
     /// there. What a damaged index file listed is found again from the packs' own headers: the data is what counts.
     pub fn load_index(&self) -> Result<Arc<Index>> {
-        self.load_index_of(None)
+        self.load_index_of(&Believed::default())
     }
 
     /// The index of what is really there: packs that are missing from the store, or have another length than their blobs
     /// make up, are passed over. A writer that believed in them would publish points that cannot be restored; this way
-    /// it stores their content again. Beside it come the packs that are there, with their sizes.
+    /// it stores their content again. The same goes for packs that are about to be deleted. Beside it come the packs that
+    /// are there, with their sizes.
     pub(crate) fn load_index_of_present_packs(&self) -> Result<(Arc<Index>, HashMap<Id, u64>)> {
+        let doomed = crate::gc::doomed(self)?;
         let present = self.store.list(ObjectKind::Pack)?.into_iter().collect();
-        Ok((self.load_index_of(Some(&present))?, present))
+        let believed = Believed { present: Some(&present), doomed: Some(&doomed) };
+        Ok((self.load_index_of(&believed)?, present))
     }
 
-    fn load_index_of(&self, present: Option<&HashMap<Id, u64>>) -> Result<Arc<Index>> {
+    pub(crate) fn load_index_of(&self, believed: &Believed<'_>) -> Result<Arc<Index>> {
         let cache = self.cache();
         let mut listed = self.store.list(ObjectKind::Index)?;
         listed.sort_unstable();
@@ -43,7 +55,7 @@ impl Repository {
             0 => (bytes / BYTES_PER_BLOB) as usize,
             blobs => blobs,
         });
-        let loading = Loading { repository: self, cache: &cache, present, loader: Loader::new(expected.sum())? };
+        let loading = Loading { repository: self, cache: &cache, believed, loader: Loader::new(expected.sum())? };
         let damaged = loading.files(&ids)?;
         let index = loading.loader.finish();
         if damaged > 0 {
@@ -53,14 +65,33 @@ impl Repository {
         cache.retain(&ids);
         Ok(Arc::new(index))
     }
+
+    /// What one index file lists.
+    pub(crate) fn index_listing(&self, id: IndexId) -> Result<Vec<(PackId, Vec<IndexBlob>)>> {
+        let mut packs = Vec::new();
+        let cached = self.cache().load(&id, &mut Vec::new(), |pack, blobs| {
+            packs.push((pack, blobs.collect()));
+            Ok(())
+        });
+        if let Some(outcome) = cached {
+            return outcome.map(|()| packs);
+        }
+        let act = || format!("read index {}", id.short());
+        let json = self.get_unpacked(ObjectKind::Index, id.0).with_context(act)?;
+        decode_index(&json, |pack, blobs| {
+            packs.push((pack, blobs.to_vec()));
+            Ok(())
+        })
+        .with_context(act)?;
+        Ok(packs)
+    }
 }
 
 /// Index files on their way into memory.
 struct Loading<'a> {
     repository: &'a Repository,
     cache: &'a IndexCache,
-    /// Packs that are there, when only those count.
-    present: Option<&'a HashMap<Id, u64>>,
+    believed: &'a Believed<'a>,
     loader: Loader,
 }
 
@@ -127,7 +158,11 @@ impl Loading<'_> {
     }
 
     fn is_present<I: Iterator<Item = IndexBlob>>(&self, pack: &PackId, blobs: impl FnOnce() -> I) -> bool {
-        let Some(present) = self.present else { return true };
+        if self.believed.doomed.is_some_and(|doomed| doomed.contains(pack)) {
+            self.loader.index().note_unusable(*pack);
+            return false;
+        }
+        let Some(present) = self.believed.present else { return true };
         // Hints of an index that lists only a part of a pack make up less than the whole.
         if present.get(&pack.0).is_some_and(|size| *size >= pack_size(blobs())) {
             return true;

@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod copy;
 pub mod crypto;
 pub mod format;
+pub mod gc;
 pub mod index;
 mod index_files;
 pub mod lock;

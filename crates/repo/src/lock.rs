@@ -59,6 +59,8 @@ pub struct LockFindings {
     pub stale_removed: usize,
     /// Locks of others that were there a moment ago and may be alive.
     pub others: usize,
+    /// Those of them that do not say that their holder only reads.
+    pub writers: usize,
 }
 
 /// A lock, held until dropped; refreshed by a thread of its own meanwhile.
@@ -208,7 +210,7 @@ fn look(
     mine: Option<Id>,
     findings: &mut LockFindings,
 ) -> Result<()> {
-    findings.others = 0;
+    (findings.others, findings.writers) = (0, 0);
     for (id, _) in store.list(ObjectKind::Lock)? {
         if Some(id) == mine {
             continue;
@@ -237,6 +239,7 @@ fn look(
             return Err(locked(&file, &format!("{}/{key}", store.location()), clock()));
         } else {
             findings.others += 1;
+            findings.writers += usize::from(!file.reading);
         }
     }
     Ok(())

@@ -9,9 +9,10 @@ use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
 use crate::read::{BlobReader, decompress};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
-use lastgood_model::{Context, Error, ErrorKind, Id, KeyId, Result, SnapshotId};
+use lastgood_model::{Context, Error, ErrorKind, Id, KeyId, Monitor, Result, SnapshotId};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// Keys tried when opening; restic tries as many.
@@ -220,6 +221,35 @@ impl Repository {
         LockGuard::take(self.store.clone(), self.sealer.clone(), mode, self.options.clock.clone())
     }
 
+    /// Takes a lock, waiting up to `wait` for whoever holds one that excludes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] when it is still held by then; [`ErrorKind::Cancelled`] once `monitor` was asked to stop.
+    pub fn lock_within(&self, mode: LockMode, wait: Duration, monitor: &Monitor) -> Result<LockGuard> {
+        const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match self.lock(mode) {
+                Err(error) if error.kind() == ErrorKind::Locked => error,
+                other => return other,
+            };
+            let left = wait.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(error);
+            }
+            if pause == Duration::from_millis(100) {
+                tracing::info!("waiting: {}", error.chain());
+            }
+            let until = Instant::now() + pause.min(left);
+            while Instant::now() < until {
+                monitor.check_cancelled()?;
+                std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));
+            }
+            pause = (pause * 2).min(ASK_AGAIN_MAX);
+        }
+    }
+
     /// Its keys, oldest first, and then those that are damaged.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let mut keys = Vec::new();
@@ -348,13 +378,18 @@ fn already_there(store: &dyn Store) -> Error {
         .with_hint("use it as it is, or choose another place")
 }
 
-/// Writes an index, snapshot or lock and returns its id: 0x02 ‖ zstd(JSON), sealed.
-pub(crate) fn put_unpacked(store: &dyn Store, sealer: &Sealer, kind: ObjectKind, json: &[u8]) -> Result<Id> {
+/// The stored form of an index, snapshot or lock: 0x02 ‖ zstd(JSON), sealed.
+pub(crate) fn seal_unpacked(sealer: &Sealer, json: &[u8]) -> Result<Vec<u8>> {
     let mut plain = Vec::with_capacity(json.len() / 2 + 64);
     plain.push(2);
     let compressed = zstd::bulk::compress(json, 3).map_err(|e| Error::io("compress", e))?;
     plain.extend_from_slice(&compressed);
-    let sealed = sealer.seal(&plain)?;
+    sealer.seal(&plain)
+}
+
+/// Writes an index, snapshot or lock and returns its id.
+pub(crate) fn put_unpacked(store: &dyn Store, sealer: &Sealer, kind: ObjectKind, json: &[u8]) -> Result<Id> {
+    let sealed = seal_unpacked(sealer, json)?;
     let id = Id(sha256(&sealed));
     store.put(&StoreKey::new(kind, id), &[&sealed])?;
     Ok(id)
@@ -369,8 +404,8 @@ pub(crate) fn get_unpacked(store: &dyn Store, sealer: &Sealer, key: &StoreKey) -
     expand(key, sealer.open_in_place(&mut sealed).with_context(|| format!("open {key}"))?)
 }
 
-/// The JSON in an opened index, snapshot or lock.
-pub(crate) fn expand(key: &StoreKey, plain: &[u8]) -> Result<Vec<u8>> {
+/// The JSON in an opened index, snapshot, lock, or object beside them.
+pub(crate) fn expand(key: &dyn std::fmt::Display, plain: &[u8]) -> Result<Vec<u8>> {
     match plain.first() {
         Some(b'{' | b'[') => Ok(plain.to_vec()),
         Some(2) => {

@@ -20,7 +20,7 @@ use crate::repository::{Repository, Snapshot, put_unpacked, username};
 use draft::Draft;
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::source::{Chunking, Entry, Sink, StreamSpec, StreamWriter, TreeDir};
-use lastgood_model::store::ObjectKind;
+use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{
     Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId,
 };
@@ -28,6 +28,7 @@ use leftovers::{Adopted, Found};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// How a session works.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,8 @@ pub struct SessionOptions {
     pub parents: Vec<SnapshotId>,
     /// The sources to come, for finding their parents.
     pub sources: Vec<String>,
+    /// How long to wait for somebody who deletes from the repository.
+    pub lock_wait: Duration,
     /// Do everything but write: packs are made up, counted and dropped. Such a session cannot publish.
     pub dry_run: bool,
 }
@@ -85,6 +88,7 @@ pub struct Session {
     started: Time,
     drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
     adopted: Adopted,
+    lock_wait: Duration,
     dry_run: bool,
 }
 
@@ -101,7 +105,8 @@ impl Session {
     /// [`ErrorKind::Locked`] while somebody deletes from the repository.
     pub fn begin(repository: Arc<Repository>, monitor: Arc<Monitor>, options: SessionOptions) -> Result<Self> {
         // A dry run only reads: it must not clear away the locks by which the next run finds packs that were left behind.
-        let lock = repository.lock(if options.dry_run { LockMode::Reading } else { LockMode::Shared })?;
+        let mode = if options.dry_run { LockMode::Reading } else { LockMode::Shared };
+        let lock = repository.lock_within(mode, options.lock_wait, &monitor)?;
         let started = (repository.options.clock)();
         // The parent is read before the index, so that the index knows all it refers to.
         let candidates = options.parents.iter().take(SessionOptions::PARENTS_MAX).map(|id| repository.snapshot(*id));
@@ -147,6 +152,7 @@ impl Session {
             started,
             drafts: Mutex::default(),
             adopted,
+            lock_wait: options.lock_wait,
             dry_run: options.dry_run,
         })
     }
@@ -232,7 +238,7 @@ impl Session {
         let packer = engine.stop()?;
         let packs = packer.finish()?;
         if !self.lock.is_sound() {
-            self.reexamine(&packs)?;
+            self.relock(&packs, &monitor)?;
         }
         self.repository.store.sync()?;
 
@@ -256,6 +262,21 @@ impl Session {
         let id = put_unpacked(&*self.repository.store, &self.repository.sealer, ObjectKind::Snapshot, &json)
             .context("write snapshot")?;
         self.repository.store.sync().context("write snapshot")?;
+        // The machine may have slept since the last look, for so long that somebody pruned without knowing of this
+        // recovery point. It was not told to be saved yet, so it can still be taken back.
+        if !self.lock.is_sound()
+            && let Err(error) = self.relock(&packs, &monitor)
+        {
+            let key = StoreKey::new(ObjectKind::Snapshot, id);
+            let withdrawn = self.repository.store.remove(&key).and_then(|()| self.repository.store.sync());
+            return Err(match withdrawn {
+                Ok(()) => error,
+                Err(second) => error.with_hint(format!(
+                    "the object {key} could not be taken back ({}): it may lack data; remove it, and run the backup again",
+                    second.chain()
+                )),
+            });
+        }
         let read_back = self.repository.snapshot(SnapshotId(id)).context("read back snapshot")?;
         if read_back.file.tree != root {
             return Err(Error::corrupt("the snapshot read back is not the one written"));
@@ -263,13 +284,22 @@ impl Session {
         Ok(Published { snapshot: read_back, packs })
     }
 
-    /// After our lock may have been taken for stale: everything this run relies upon must still be there.
+    /// After our lock may have been taken for stale: takes another, which nobody gets while somebody deletes, and looks at
+    /// everything again. What is there then stays, at least until it was seen that this run needs it.
+    fn relock(&mut self, packs: &[(PackId, u64)], monitor: &Monitor) -> Result<()> {
+        self.lock = self.repository.lock_within(LockMode::Shared, self.lock_wait, monitor)?;
+        self.reexamine(packs)
+    }
+
+    /// Everything this run relies upon must still be there, and nobody be about to remove it.
     fn reexamine(&self, packs: &[(PackId, u64)]) -> Result<()> {
         let stored: std::collections::HashMap<Id, u64> =
             self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
+        let going = crate::gc::going(&self.repository)?;
         let lost =
             packs.iter().chain(&self.adopted.packs).find(|(id, size)| stored.get(&id.0) != Some(size)).map(|p| p.0);
-        let lost = lost.or_else(|| self.reader.index.packs().into_iter().find(|id| !stored.contains_key(&id.0)));
+        let all = || packs.iter().chain(&self.adopted.packs).map(|p| p.0).chain(self.reader.index.packs());
+        let lost = lost.or_else(|| all().find(|id| !stored.contains_key(&id.0) || going.contains(id)));
         match lost {
             None => Ok(()),
             Some(id) => Err(Error::new(

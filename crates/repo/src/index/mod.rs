@@ -15,10 +15,12 @@
 
 mod cache;
 mod load;
+mod numbers;
 mod shard;
 
 pub use cache::IndexCache;
 pub(crate) use load::{Lane, Loader};
+pub(crate) use numbers::Numbers;
 
 pub use crate::format::blob::BlobKind;
 

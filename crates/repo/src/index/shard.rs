@@ -89,6 +89,16 @@ impl Shard {
         self.sorted[low..high].binary_search_by_key(&key, |e| e.key).ok().map(|i| low + i)
     }
 
+    /// What is sorted, which is all once [`Self::merge`] has run and nothing is on its way.
+    pub(super) fn sorted(&self) -> &[Entry] {
+        &self.sorted
+    }
+
+    /// The place of a key in [`Self::sorted`], and its entry.
+    pub(super) fn numbered(&self, key: Key) -> Option<(usize, Entry)> {
+        self.position(key).map(|i| (i, self.sorted[i]))
+    }
+
     /// Adds an entry for a key that is not there.
     pub(super) fn insert(&mut self, entry: Entry) {
         self.in_flight += usize::from(entry.pack == super::IN_FLIGHT);

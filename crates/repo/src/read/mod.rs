@@ -103,7 +103,7 @@ impl BlobReader {
         found.ok_or(error)
     }
 
-    fn blob_at(&self, blob: &BlobRef, location: &Location) -> Result<Vec<u8>> {
+    pub(crate) fn blob_at(&self, blob: &BlobRef, location: &Location) -> Result<Vec<u8>> {
         let key = StoreKey::new(ObjectKind::Pack, self.index.pack(location.pack));
         let act = || format!("read {} {} from pack {}", noun(blob.kind), blob.id.short(), key.id);
         let mut envelope = Vec::new();

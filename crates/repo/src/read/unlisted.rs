@@ -15,7 +15,8 @@ use std::collections::HashSet;
 /// # Errors
 /// Whatever keeps the store from answering; a pack that is damaged is passed over with a warning.
 pub(crate) fn enter_unlisted(store: &dyn Store, sealer: &Sealer, index: &Index) -> Result<usize> {
-    let known: HashSet<PackId> = index.packs().into_iter().collect();
+    let mut known: HashSet<PackId> = index.packs().into_iter().collect();
+    known.extend(index.unusable());
     let mut entered = 0;
     for (id, size) in store.list(ObjectKind::Pack)? {
         let pack = PackId(id);

@@ -1,0 +1,1 @@
+//! Removing recovery points. What they alone needed stays until it is pruned.

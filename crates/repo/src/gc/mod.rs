@@ -1,0 +1,147 @@
+//! Deletion that cannot lose: what no recovery point needs is found, doomed in public, and only then removed.
+//!
+//! # The two phases
+//! *Phase A* runs beside backups, under a shared lock. Recovery points are listed, then the index is read, then packs are
+//! listed; every tree is walked once and a bit set for each blob that is needed ([`mark`]). Packs in which nothing is
+//! needed are dead; out of those in which little is, what is needed is moved ([`repack`]) and listed in new index files.
+//! Then the list of doomed packs is published ([`state`]). From that moment no writer of ours relies on a doomed pack: it
+//! stores again what it needs of it.
+//!
+//! *Phase B* runs under restic's exclusive lock, briefly ([`sweep`]). Recovery points that were not followed in phase A
+//! are followed now; a doomed pack that one of them needs leaves the list. The list is claimed. New index files take the
+//! place of those that name doomed packs, the old ones are removed, all is made durable, and only then packs are removed.
+//!
+//! # Why nothing that is needed goes
+//! - *A writer that began before the list was published* may rely on doomed packs. Its lock keeps phase B from
+//!   beginning; when it is over, its recovery point is there to be followed. If it slept so long that its lock was
+//!   cleared away, it takes a new one and looks again at everything it relies on before it publishes, and once more
+//!   afterwards (`session`): then it fails, and does not publish what lacks something.
+//! - *A writer that began afterwards* sees the list. Writers of other programs do not; they are held off by locks.
+//! - *A pruner that slept* in phase B goes on removing packs that nobody has begun to rely on since: doomed packs of a
+//!   list that was claimed never come back into use, what is needed of them is moved out instead. Before the claim it
+//!   finds out, since of several pruners only one can claim a generation, and none an older one after it.
+//! - *Another program's prune* between the phases replaces index files. The list names those that were there: when one is
+//!   gone it is void, and everything is marked anew.
+//! - *A blob that is stored more than once* is kept at a place that was read and found sound; its other places are dead.
+//! - *A blob that is moved* is opened and held against its id before.
+//! - No age and no clock decides anything; where lists may be stale, time is an additional belt.
+//!
+//! A death at any step leaves a list that the next run carries on, or puts aside.
+
+mod forget;
+mod mark;
+mod packs;
+mod plan;
+mod repack;
+mod report;
+mod round;
+mod state;
+mod sweep;
+
+pub use report::{Deferred, KeptPack, PruneReport};
+
+use crate::repository::Repository;
+use lastgood_model::{Error, ErrorKind, Monitor, PackId, Result};
+use repack::Until;
+use state::Ledger;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// How much of what is stored may stay although nobody needs it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxUnused {
+    /// A part of all that is stored afterwards, in percent from 0 to 100.
+    Percent(f64),
+    /// Bytes.
+    Bytes(u64),
+    /// Any amount: nothing is moved, only packs that are dead as a whole go.
+    Unlimited,
+}
+
+impl Default for MaxUnused {
+    /// restic's.
+    fn default() -> Self {
+        Self::Percent(5.0)
+    }
+}
+
+impl MaxUnused {
+    /// Bytes that may stay unused beside `used` bytes.
+    fn limit(self, used: u64) -> u64 {
+        match self {
+            Self::Percent(percent) if percent >= 100.0 => u64::MAX,
+            Self::Percent(percent) => (used as f64 * percent.max(0.0) / (100.0 - percent)) as u64,
+            Self::Bytes(bytes) => bytes,
+            Self::Unlimited => u64::MAX,
+        }
+    }
+}
+
+/// How to prune.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PruneOptions {
+    /// How much unused space may stay.
+    pub max_unused: MaxUnused,
+    /// At most so many bytes are moved.
+    pub max_repack_bytes: Option<u64>,
+    /// After so long no further pack is begun to be moved.
+    pub max_time: Option<Duration>,
+    /// Say what would be done, do nothing.
+    pub dry_run: bool,
+    /// How long to wait for whoever holds a lock that excludes ours: before everything, and before removing.
+    pub lock_wait: Duration,
+}
+
+/// Rounds at most: a further one follows when room had to be made first, or another program pruned meanwhile.
+const ROUNDS_MAX: usize = 4;
+
+/// Removes what no recovery point needs.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] when something that recovery points refer to is missing: then nobody can say what is not
+/// needed, and nothing is removed. [`ErrorKind::Locked`] while somebody else deletes. Whatever keeps the store from
+/// answering; then the next run goes on where this one ended.
+pub fn prune(repository: &Repository, monitor: &Monitor, options: &PruneOptions) -> Result<PruneReport> {
+    let until = Until::within(options.max_time);
+    let mut sum = PruneReport::new(options.dry_run);
+    if !options.dry_run && sweep::resume(repository, monitor, options, &mut sum)? {
+        return Ok(sum);
+    }
+    for _ in 0..ROUNDS_MAX {
+        match round::run(repository, monitor, options, until, &mut sum)? {
+            round::Next::Done => return Ok(sum),
+            round::Next::Again => {}
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Retry,
+        format!("the repository at {} was changed again and again while it was pruned", repository.location()),
+    )
+    .with_hint("nothing that is needed was removed; prune again when no other program prunes there"))
+}
+
+/// Packs that are about to be deleted, which no writer may rely on.
+pub(crate) fn doomed(repository: &Repository) -> Result<HashSet<PackId>> {
+    let Some(ledger) = Ledger::of(repository) else { return Ok(HashSet::new()) };
+    match ledger.read() {
+        Ok(state) => Ok(state.doomed()),
+        // Whoever may not look there cannot have been meant to; locks still hold pruners off.
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => {
+            tracing::warn!("the list of doomed packs cannot be read: {}", error.chain());
+            Ok(HashSet::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Packs that whoever wrote may be removing at this moment, or has removed.
+pub(crate) fn going(repository: &Repository) -> Result<HashSet<PackId>> {
+    Ledger::of(repository).map_or(Ok(HashSet::new()), |ledger| ledger.read().map(|state| state.going()))
+}
+
+/// As many as help with waiting for the store, and one more than there are cores.
+fn threads(repository: &Repository) -> usize {
+    const THREADS_FOR_STORE_MAX: usize = 16;
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (repository.store.capabilities().connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1)
+}
