@@ -6,6 +6,7 @@ pub mod id;
 pub mod manifest;
 pub mod monitor;
 pub mod node;
+pub mod retention;
 pub mod saved;
 pub mod selector;
 pub mod source;

@@ -2,7 +2,7 @@
 //! to say of everything else.
 
 use super::diagnostic::{Diagnostic, SourceText};
-use super::postgres;
+use super::{keep, postgres};
 use super::read::{Findings, Found, Reading, Section, Show, quoted};
 use super::tree::{self, Place as Written, Table};
 use super::{
@@ -12,6 +12,7 @@ use crate::text::{parse_duration, parse_size};
 use crate::wiring::Place;
 use lastgood_model::manifest::Manifest;
 use lastgood_model::node::is_safe_name;
+use lastgood_model::retention::Policy;
 use lastgood_repo::Compression;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,8 @@ fn read_top(reading: &Reading<'_>, table: Table, folder: PathBuf) -> Config {
     let mut sources = Vec::new();
     for (name, section) in top.named_tables("source") {
         check_name(reading, &name, "source");
-        sources.extend(read_source(section, &name.name, &folder).map(|spec| SourceConfig { name: name.name, spec }));
+        let read = read_source(section, &name.name, &folder);
+        sources.extend(read.map(|(spec, keep)| SourceConfig { name: name.name, spec, keep }));
     }
     let mut repositories = Vec::new();
     for (name, section) in top.named_tables("repository") {
@@ -150,7 +152,7 @@ pub(super) const KINDS: [(&str, &[&str]); 4] = [
 /// Kinds of source that are meant for later.
 const KINDS_LATER: [&str; 5] = ["mysql", "mongodb", "firestore", "bucket", "settings"];
 
-fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<SourceSpec> {
+fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<(SourceSpec, Option<Policy>)> {
     let kind = section.text("kind");
     let Some(kind) = kind else {
         section.missing("kind", "\"files\"");
@@ -184,6 +186,7 @@ fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<So
             return None;
         }
     };
+    let keep = keep::of_source(&mut section);
     section.close(|key| {
         let (other, _) = KINDS.iter().find(|(_, keys)| keys.contains(&key))?;
         // What is but a slip for a key of this kind gets its suggestion from the caller.
@@ -202,7 +205,7 @@ fn read_source(mut section: Section<'_>, name: &str, folder: &Path) -> Option<So
             hint,
         ))
     });
-    spec
+    spec.map(|spec| (spec, keep))
 }
 
 fn read_files(section: &mut Section<'_>, folder: &Path) -> Option<SourceSpec> {
@@ -315,8 +318,8 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
             }
         },
     };
+    let keep = keep::of_repository(&mut section);
     section.close(|key| match key {
-        "keep" => Some(not_yet("`keep`", "every recovery point is kept; `restic forget` works on the repository")),
         "password" | "password_file" | "key_file" => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
         _ => None,
     });
@@ -325,6 +328,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         place,
         key,
         compression: compression.unwrap_or_default(),
+        keep,
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod decode;
 mod diagnostic;
+pub(crate) mod keep;
 mod locate;
 mod postgres;
 mod read;
@@ -11,6 +12,7 @@ pub(crate) mod secret;
 mod suggest;
 mod tree;
 
+pub(crate) use keep::Keep;
 pub(crate) use locate::FILE_NAME;
 pub(crate) use postgres::{Cut, Databases, PostgresConfig, Url};
 pub(crate) use read::Setting;
@@ -20,6 +22,7 @@ pub(crate) use suggest::nearest;
 use crate::wiring::Place;
 use decode::decode;
 use diagnostic::SourceText;
+use lastgood_model::retention::{Policies, Policy};
 use lastgood_model::{Context, Error, Result};
 use lastgood_repo::Compression;
 use std::path::{Path, PathBuf};
@@ -48,6 +51,8 @@ pub(crate) struct Config {
 pub(crate) struct SourceConfig {
     pub(crate) name: String,
     pub(crate) spec: SourceSpec,
+    /// What is kept of it, in place of what the repository says.
+    pub(crate) keep: Option<Policy>,
 }
 
 /// What kind of thing, with its settings. Paths are absolute.
@@ -91,6 +96,8 @@ pub(crate) struct RepositoryConfig {
     /// Where its key is, when the config says so.
     pub(crate) key: Option<SecretRef>,
     pub(crate) compression: Compression,
+    /// What `forget` keeps. Without it, everything.
+    pub(crate) keep: Option<Keep>,
 }
 
 /// Everything that is wrong with a config.
@@ -183,6 +190,13 @@ impl Config {
     pub(crate) fn origin_of(&self, path: &[&str]) -> Option<&str> {
         let path = read::path_of(path);
         self.settings.iter().find(|setting| setting.key == path).map(|setting| setting.origin.as_str())
+    }
+
+    /// What is kept in a repository.
+    pub(crate) fn policies(&self, repository: &RepositoryConfig) -> Policies {
+        let own = self.sources.iter().filter_map(|source| Some((source.name.clone(), source.keep.clone()?)));
+        let repository = repository.keep.as_ref().map(|keep| keep.policy.clone()).unwrap_or_default();
+        Policies { repository, sources: own.collect() }
     }
 
     /// The config that a text would be, without the environment.

@@ -421,6 +421,11 @@ impl<'a> Section<'a> {
         self.reading.wrong(&self.place, message, Some(format!("add a line such as `{key} = {example}`")));
     }
 
+    /// True when a key was there, usable or not. It must have been asked for.
+    pub(super) fn is_present(&self, key: &str) -> bool {
+        self.present.contains(&key)
+    }
+
     /// Notes something wrong with a value of this section.
     pub(super) fn wrong(&self, place: &Place, message: impl Into<String>, hint: Option<String>) {
         self.reading.wrong(place, message, hint);

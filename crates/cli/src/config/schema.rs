@@ -51,6 +51,8 @@ enum Source {
         exclude_caches: bool,
         /// Leave out longer files, such as "1GiB".
         exclude_larger_than: Option<String>,
+        /// What is kept of it, in place of what the repository says.
+        keep: Option<Rules>,
     },
     /// A live SQLite database.
     Sqlite {
@@ -59,6 +61,8 @@ enum Source {
         /// How much the manifest says of its content.
         #[schemars(default)]
         digest: Digest,
+        /// What is kept of it, in place of what the repository says.
+        keep: Option<Rules>,
     },
     /// Databases of a PostgreSQL server.
     Postgres {
@@ -95,6 +99,8 @@ enum Source {
         lock_timeout: Option<String>,
         /// The folder of PostgreSQL's client programs. By default they are searched for.
         bin: Option<String>,
+        /// What is kept of it, in place of what the repository says.
+        keep: Option<Rules>,
     },
     /// What a command prints.
     Command {
@@ -110,6 +116,8 @@ enum Source {
         cwd: Option<String>,
         /// How long it may run, such as "10m". By default without limit.
         timeout: Option<String>,
+        /// What is kept of it, in place of what the repository says.
+        keep: Option<Rules>,
     },
 }
 
@@ -182,6 +190,64 @@ struct Repository {
     /// How hard to compress.
     #[schemars(default)]
     compression: Compression,
+    /// What `lastgood forget` keeps. Without it, everything.
+    keep: Option<Keep>,
+}
+
+/// What is kept in a repository: a recovery point stays when any rule wants it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+struct Keep {
+    #[schemars(flatten)]
+    rules: Rules,
+    /// The zone whose calendar counts, such as "Europe/Berlin". By default that of the machine.
+    time_zone: Option<String>,
+}
+
+/// What is kept. A recovery point stays when any rule wants it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+struct Rules {
+    /// The newest so many.
+    #[schemars(range(min = 1, max = 100_000))]
+    last: Option<u32>,
+    /// One for each of so many hours that have any.
+    #[schemars(range(min = 1, max = 100_000))]
+    hourly: Option<u32>,
+    /// One for each of so many days.
+    #[schemars(range(min = 1, max = 100_000))]
+    daily: Option<u32>,
+    /// One for each of so many ISO weeks.
+    #[schemars(range(min = 1, max = 100_000))]
+    weekly: Option<u32>,
+    /// One for each of so many months.
+    #[schemars(range(min = 1, max = 100_000))]
+    monthly: Option<u32>,
+    /// One for each of so many quarters.
+    #[schemars(range(min = 1, max = 100_000))]
+    quarterly: Option<u32>,
+    /// One for each of so many years.
+    #[schemars(range(min = 1, max = 100_000))]
+    yearly: Option<u32>,
+    /// All that are older than the newest by less than this, such as "30d".
+    within: Option<String>,
+    /// One for each hour, as far back.
+    within_hourly: Option<String>,
+    /// One for each day, as far back.
+    within_daily: Option<String>,
+    /// One for each week, as far back.
+    within_weekly: Option<String>,
+    /// One for each month, as far back.
+    within_monthly: Option<String>,
+    /// One for each quarter, as far back.
+    within_quarterly: Option<String>,
+    /// One for each year, as far back.
+    within_yearly: Option<String>,
+    /// All with one of these tags; with "a,b" those that have both.
+    #[schemars(default)]
+    tags: Vec<String>,
 }
 
 /// Where a secret is; exactly one way.

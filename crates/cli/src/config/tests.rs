@@ -17,6 +17,7 @@ name = "shop"
 kind = "sqlite"
 path = "shop.db"
 digest = "full"
+keep = { within_daily = "1y" }
 
 [source.uploads]
 kind = "files"
@@ -54,6 +55,19 @@ timeout = "10m"
 url = "./backups"
 key = { file = "lastgood.key" }
 compression = "max"
+
+[repository.local.keep]
+last = 3
+hourly = 24
+daily = 14
+weekly = 8
+monthly = 12
+quarterly = 4
+yearly = 3
+within = "30d"
+within_hourly = "2d"
+tags = ["release", "a,b"]
+time_zone = "Europe/Berlin"
 "#;
 
 #[test]
@@ -105,6 +119,16 @@ fn a_whole_config_is_read_with_paths_made_absolute() {
     assert_eq!(repository.place.to_string(), "/srv/shop/backups");
     assert_eq!(repository.key, Some(SecretRef::File("/srv/shop/lastgood.key".into())));
     assert_eq!(repository.compression, Compression::Max);
+    let keep = repository.keep.clone().unwrap();
+    assert_eq!(keep.time_zone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(
+        keep.policy.describe(),
+        "last 3, hourly 24, daily 14, weekly 8, monthly 12, quarterly 4, yearly 3, within 30d, hourly within 2d, \
+         tag release, tag a,b"
+    );
+    let policies = config.policies(repository);
+    assert_eq!(policies.of("db").describe(), "daily within 1y");
+    assert_eq!(policies.of("uploads"), &keep.policy);
     let shown = format!("{:?}", config.settings);
     assert!(!shown.contains("hunter2"), "{shown}");
 }
@@ -249,12 +273,33 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
 }
 
 #[test]
+fn what_is_to_be_kept_is_judged() {
+    let of = |keep: &str| format!("[repository.r]\nurl = '/r'\nkeep = {keep}\n");
+    let at = "lastgood.toml:3:";
+    check(&of("5"), at, &["must be a table"]);
+    check(&of("{}"), at, &["has no rule", "keep everything"]);
+    check(&of("{ time_zone = 'UTC' }"), at, &["has no rule"]);
+    check(&of("{ daily = 0 }"), at, &["from 1 to 100000"]);
+    check(&of("{ daly = 5, last = 1 }"), at, &["did you mean `daily`"]);
+    check(&of("{ within = '5m' }"), at, &["a span such as"]);
+    check(&of("{ within = '0d' }"), at, &["a span such as"]);
+    check(&of("{ tags = ['a,,b'] }"), at, &["an empty tag"]);
+    check(&of("{ last = 1, time_zone = 'Europe/Berlyn' }"), at, &["a time zone such as"]);
+    check(
+        "[source.x]\nkind = 'sqlite'\npath = 'a'\nkeep = { last = 1, time_zone = 'UTC' }\n",
+        "lastgood.toml:4:",
+        &["belongs to a repository"],
+    );
+    let read = read(&of("{ last = 1 }"), &[("LASTGOOD__REPOSITORY__R__KEEP__LAST", "7")]).unwrap();
+    assert_eq!(read.repositories[0].keep.as_ref().unwrap().policy.last, 7);
+}
+
+#[test]
 fn what_is_meant_for_later_is_refused_in_plain_words_and_not_as_a_typo() {
     for (text, position) in [
         ("[app]\nrpo = '15m'\n", "lastgood.toml:2:1:"),
         ("[app]\nrto = '15m'\n", "lastgood.toml:2:1:"),
         ("[schedule]\nevery = '6h'\n", "lastgood.toml:1:2:"),
-        ("[repository.r]\nurl = '/r'\nkeep = { daily = 1 }\n", "lastgood.toml:3:1:"),
     ] {
         check(text, position, &["is not acted upon by this version", "remove it"]);
     }
@@ -288,11 +333,15 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     };
     assert_eq!(keys(&schema), ["app", "repository", "source"]);
     assert_eq!(keys(&defs["App"]), ["name"]);
-    assert_eq!(keys(&defs["Repository"]), ["compression", "key", "url"]);
+    assert_eq!(keys(&defs["Repository"]), ["compression", "keep", "key", "url"]);
+    assert_eq!(keys(&defs["Rules"]), keep::KEYS);
+    let mut of_repository = [&keep::KEYS[..], &["time_zone"]].concat();
+    of_repository.sort_unstable();
+    assert_eq!(keys(&defs["Keep"]), of_repository);
     for variant in defs["Source"]["oneOf"].as_array().unwrap() {
         let kind = variant["properties"]["kind"]["const"].as_str().unwrap();
         let (_, known) = KINDS.iter().find(|(k, _)| *k == kind).unwrap();
-        let mut known: Vec<String> = known.iter().map(|k| (*k).to_owned()).chain(["kind".to_owned()]).collect();
+        let mut known: Vec<String> = known.iter().map(|k| (*k).to_owned()).chain(["keep".to_owned(), "kind".to_owned()]).collect();
         known.sort();
         assert_eq!(keys(variant), known, "{kind}");
         assert_eq!(variant["additionalProperties"], false, "{kind}");

@@ -265,7 +265,7 @@ fn probe(config: &Config, added: &[Added<'_>]) -> Result<()> {
             // The file with its URL is not there yet.
             Wanted::Postgres(server) => {
                 let spec = SourceSpec::Postgres(Box::new(PostgresConfig::of_url(&server.url)));
-                wiring::source(&SourceConfig { name: name.clone(), spec }, &[])?.probe()
+                wiring::source(&SourceConfig { name: name.clone(), spec, keep: None }, &[])?.probe()
             }
             _ => wiring::source(source, &[])?.probe(),
         };
