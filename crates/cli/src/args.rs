@@ -1,5 +1,9 @@
 //! The command line as it is written. What it means is decided later, together with config and environment.
 
+mod retention;
+
+pub(crate) use retention::{Forget, Hold};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -92,6 +96,11 @@ pub(crate) enum Command {
     Check(Check),
     /// Read and verify every byte in the repository
     Verify(Verify),
+    /// Remove recovery points that no rule keeps, or those that are named
+    Forget(Box<Forget>),
+    /// Keep single recovery points whatever the rules say
+    #[command(subcommand)]
+    Hold(Hold),
     /// Manage the repository's keys
     #[command(subcommand)]
     Key(Key),
@@ -305,6 +314,9 @@ pub(crate) struct Snapshots {
     /// Only the newest so many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// Those that `forget` has removed: what they were, when they went, by whom and why
+    #[arg(long)]
+    pub(crate) removed: bool,
 }
 
 /// `ls`

@@ -79,6 +79,11 @@ pub(crate) fn moment(time: Time) -> String {
     }
 }
 
+/// The day in the zone of this machine.
+pub(crate) fn day(time: Time) -> String {
+    moment(time).chars().take(10).collect()
+}
+
 /// The span between two moments; nothing when the clock went backwards.
 pub(crate) fn between(from: Time, to: Time) -> Duration {
     let nanos = |t: Time| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);

@@ -12,6 +12,7 @@ pub mod gc;
 pub mod index;
 mod index_files;
 pub mod lock;
+mod notes;
 pub mod pipe;
 pub mod read;
 pub mod repository;

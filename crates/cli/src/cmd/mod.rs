@@ -10,12 +10,15 @@ mod doctor;
 mod entry;
 mod find;
 mod findings;
+mod forget;
+mod hold;
 mod init;
 mod key;
 mod leftovers;
 mod ls;
 mod plan;
 mod protect;
+mod removed;
 mod report;
 mod restore;
 mod restore_server;
@@ -41,6 +44,8 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Diff(args) => diff::run(run, &args),
         Command::Check(_) => check::run(run),
         Command::Verify(args) => verify::run(run, &args),
+        Command::Forget(args) => forget::run(run, &args),
+        Command::Hold(command) => hold::run(run, command),
         Command::Key(command) => key::run(run, command),
         Command::Config(command) => config::run(run, &command),
         Command::Doctor(args) => doctor::run(run, &args),

@@ -1,6 +1,6 @@
 //! `snapshots`: recovery points, newest last, each with the state of its sources.
 
-use super::report;
+use super::{hold, removed, report};
 use crate::args::Snapshots;
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
@@ -10,6 +10,7 @@ use crate::run::Run;
 use crate::text;
 use lastgood_model::manifest::Manifest;
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
+use lastgood_ops::holds::{self, HoldNote};
 use lastgood_ops::snapshots::{APP_TAG, app_of, manifest};
 use lastgood_repo::{BlobReader, Snapshot};
 use serde_json::{Map, Value};
@@ -18,10 +19,14 @@ use serde_json::{Map, Value};
 struct Point {
     snapshot: Snapshot,
     manifest: Result<Option<Manifest>>,
+    hold: Option<HoldNote>,
 }
 
 pub(super) fn run(run: &Run, args: &Snapshots) -> Outcome {
     let (repository, _) = run.open_one()?;
+    if args.removed {
+        return removed::run(run, args, &repository);
+    }
     let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
     let mut snapshots = repository.snapshots(|id, error| damaged.push((id, error)))?;
     if let Some(app) = &args.app {
@@ -45,9 +50,21 @@ pub(super) fn run(run: &Run, args: &Snapshots) -> Outcome {
             Err(error) => return Err(error.into()),
         }
     };
+    let held = match holds::list(&repository) {
+        Ok(holds) => holds,
+        // What is held is beside the matter; `hold list` and `forget` insist on knowing.
+        Err(error) => {
+            run.out.note(format!("warning: holds cannot be read: {}", error.chain()));
+            Vec::new()
+        }
+    };
     let points: Vec<Point> = snapshots
         .into_iter()
-        .map(|snapshot| Point { manifest: reader.as_deref().map_or(Ok(None), |r| read(r, &snapshot)), snapshot })
+        .map(|snapshot| Point {
+            manifest: reader.as_deref().map_or(Ok(None), |r| read(r, &snapshot)),
+            hold: held.iter().find(|hold| hold.snapshot == snapshot.id).cloned(),
+            snapshot,
+        })
         .collect();
     let unreadable = index_damage.is_some() || points.iter().any(|p| p.manifest.is_err());
     if run.out.is_human() {
@@ -108,6 +125,7 @@ fn fields(point: &Point) -> Map<String, Value> {
         fields.insert("files".into(), summary.total_files_processed.into());
         fields.insert("bytes_stored".into(), summary.data_added_packed.into());
     }
+    fields.insert("hold".into(), json(&point.hold));
     match &point.manifest {
         Ok(Some(manifest)) => {
             fields.insert("reason".into(), json(&manifest.reason));
@@ -154,6 +172,10 @@ fn tell(run: &Run, points: &[Point], all: usize) -> Result<()> {
             let mut notes = user_tags(&point.snapshot).join(", ");
             if let Ok(Some(Manifest { reason: Some(reason), .. })) = &point.manifest {
                 notes = if notes.is_empty() { reason.clone() } else { format!("{reason} [{notes}]") };
+            }
+            if let Some(hold) = &point.hold {
+                let held = format!("held {}: {}", hold::until_when(hold), hold.reason);
+                notes = if notes.is_empty() { held } else { format!("{notes}; {held}") };
             }
             vec![
                 point.snapshot.id.short(),

@@ -2,12 +2,12 @@
 //! to say of everything else.
 
 use super::diagnostic::{Diagnostic, SourceText};
-use super::{keep, postgres};
 use super::read::{Findings, Found, Reading, Section, Show, quoted};
 use super::tree::{self, Place as Written, Table};
 use super::{
     Config, ConfigProblems, Digest, RepositoryConfig, SecretRef, SourceConfig, SourceSpec, VARIABLE_PREFIX, nearest,
 };
+use super::{keep, postgres};
 use crate::text::{parse_duration, parse_size};
 use crate::wiring::Place;
 use lastgood_model::manifest::Manifest;

@@ -103,7 +103,8 @@ fn rules(table: &mut Section<'_>) -> Policy {
     // What is there and unusable was told before.
     if policy.is_empty() && !wrong {
         let place = table.place.clone();
-        let hint = Some("write rules such as { daily = 14, monthly = 12 }, or leave it out to keep everything".to_owned());
+        let hint =
+            Some("write rules such as { daily = 14, monthly = 12 }, or leave it out to keep everything".to_owned());
         table.wrong(&place, format!("`{}` has no rule", table.path), hint);
     }
     policy

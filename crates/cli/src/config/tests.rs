@@ -341,7 +341,8 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     for variant in defs["Source"]["oneOf"].as_array().unwrap() {
         let kind = variant["properties"]["kind"]["const"].as_str().unwrap();
         let (_, known) = KINDS.iter().find(|(k, _)| *k == kind).unwrap();
-        let mut known: Vec<String> = known.iter().map(|k| (*k).to_owned()).chain(["keep".to_owned(), "kind".to_owned()]).collect();
+        let mut known: Vec<String> =
+            known.iter().map(|k| (*k).to_owned()).chain(["keep".to_owned(), "kind".to_owned()]).collect();
         known.sort();
         assert_eq!(keys(variant), known, "{kind}");
         assert_eq!(variant["additionalProperties"], false, "{kind}");

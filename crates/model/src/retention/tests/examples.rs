@@ -261,7 +261,7 @@ fn the_future_is_shown_with_the_rhythm_that_points_have_now() {
     assert_eq!(seen.steps.first().unwrap().at, asked.now);
     let last = seen.steps.last().unwrap();
     assert_eq!(last.at, Time::new(NOW + 400 * DAY, 0));
-    assert_eq!(last.points.len(), 7 + 2, "seven days, and the ends of the two months before");
+    assert_eq!(last.points.len(), 7 + 1, "seven days, in which June ends, and the end of May");
     let held = seen.gone.iter().find(|(gone, _)| *gone == id(20)).unwrap();
     assert!(held.1.secs > NOW + 50 * DAY && held.1.secs <= NOW + 52 * DAY, "{held:?}");
     assert_eq!(seen.gone.len(), 30, "none of today's is left after 400 days");
