@@ -101,6 +101,8 @@ pub(crate) enum Command {
     /// Keep single recovery points whatever the rules say
     #[command(subcommand)]
     Hold(Hold),
+    /// Say in one sentence how well the application is protected, and what is missing
+    Status,
     /// Manage the repository's keys
     #[command(subcommand)]
     Key(Key),

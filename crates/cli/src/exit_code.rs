@@ -18,6 +18,8 @@ pub(crate) enum ExitCode {
     Refused = 4,
     /// Damage was found: a check, a verification or a proof failed, or a restore met damaged data.
     Damage = 5,
+    /// Something is missing that the policy asks for.
+    Policy = 6,
     /// There is no repository at that place.
     NoRepository = 10,
     /// Another process holds a lock that excludes this.
@@ -37,13 +39,14 @@ pub(crate) enum ExitCode {
 impl ExitCode {
     /// Every code, with what it means.
     #[cfg(test)]
-    pub(crate) const ALL: [(Self, &str); 13] = [
+    pub(crate) const ALL: [(Self, &str); 14] = [
         (Self::Ok, "done"),
         (Self::Failed, "failed"),
         (Self::Usage, "usage or config"),
         (Self::Problems, "finished with problems"),
         (Self::Refused, "refused before anything changed"),
         (Self::Damage, "damage found"),
+        (Self::Policy, "policy not met"),
         (Self::NoRepository, "no repository"),
         (Self::Locked, "locked"),
         (Self::WrongKey, "wrong key"),

@@ -46,6 +46,7 @@ pages! {
     contents: "README.md",
     postgresql: "postgresql.md",
     restoring: "restoring.md",
+    retention: "retention.md",
     sqlite: "sqlite.md",
     troubleshooting: "troubleshooting.md",
 }

@@ -10,6 +10,7 @@ pub mod retention;
 pub mod saved;
 pub mod selector;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod time;
 

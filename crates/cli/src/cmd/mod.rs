@@ -24,6 +24,7 @@ mod restore;
 mod restore_server;
 mod room;
 mod snapshots;
+mod status;
 mod verify;
 
 use crate::args::Command;
@@ -46,6 +47,7 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(run, &args),
         Command::Forget(args) => forget::run(run, &args),
         Command::Hold(command) => hold::run(run, command),
+        Command::Status => status::run(run),
         Command::Key(command) => key::run(run, command),
         Command::Config(command) => config::run(run, &command),
         Command::Doctor(args) => doctor::run(run, &args),

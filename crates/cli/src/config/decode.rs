@@ -5,7 +5,8 @@ use super::diagnostic::{Diagnostic, SourceText};
 use super::read::{Findings, Found, Reading, Section, Show, quoted};
 use super::tree::{self, Place as Written, Table};
 use super::{
-    Config, ConfigProblems, Digest, RepositoryConfig, SecretRef, SourceConfig, SourceSpec, VARIABLE_PREFIX, nearest,
+    Config, ConfigProblems, Digest, PolicyConfig, RepositoryConfig, SecretRef, SourceConfig, SourceSpec,
+    VARIABLE_PREFIX, nearest,
 };
 use super::{keep, postgres};
 use crate::text::{parse_duration, parse_size};
@@ -16,6 +17,7 @@ use lastgood_model::retention::Policy;
 use lastgood_repo::Compression;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Reads a config from its text and the variables over it.
 pub(super) fn decode(
@@ -66,14 +68,15 @@ fn read_top(reading: &Reading<'_>, table: Table, folder: PathBuf) -> Config {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         name.filter(|name| !name.is_empty()).unwrap_or_else(|| "app".to_owned())
     };
-    let app = match top.table("app", None) {
+    let (app, rpo) = match top.table("app", None) {
         Some(section) => read_app(section, default_app),
         None => {
             let app = default_app();
             top.default_below("app", "name", &quoted(&app));
-            app
+            (app, None)
         }
     };
+    let policy = top.table("policy", None).map(read_policy);
     let mut sources = Vec::new();
     for (name, section) in top.named_tables("source") {
         check_name(reading, &name, "source");
@@ -93,7 +96,7 @@ fn read_top(reading: &Reading<'_>, table: Table, folder: PathBuf) -> Config {
         )),
         _ => None,
     });
-    Config { file: None, app, sources, repositories, settings: Vec::new() }
+    Config { file: None, app, rpo, policy, sources, repositories, settings: Vec::new() }
 }
 
 /// What to say of a key that is meant for later: refused, so that nobody relies upon it.
@@ -101,7 +104,7 @@ fn not_yet(what: &str, instead: &str) -> (String, String) {
     (format!("{what} is not acted upon by this version"), format!("remove it, so that nobody relies on it; {instead}"))
 }
 
-fn read_app(mut section: Section<'_>, default: impl Fn() -> String) -> String {
+fn read_app(mut section: Section<'_>, default: impl Fn() -> String) -> (String, Option<Duration>) {
     let name = match section.text("name") {
         Some(found) => {
             if found.value.is_empty() || found.value.contains('/') || found.value.chars().any(char::is_control) {
@@ -120,14 +123,30 @@ fn read_app(mut section: Section<'_>, default: impl Fn() -> String) -> String {
             app
         }
     };
+    let rpo = read_span(&mut section, "rpo", "a span such as \"15m\", \"6h\" or \"1d\"");
     section.close(|key| match key {
-        "rpo" => {
-            Some(not_yet("`app.rpo`", "how often a recovery point is taken is up to what starts `lastgood backup`"))
-        }
         "rto" => Some(not_yet("`app.rto`", "`lastgood protect` tells how long its restore took")),
         _ => None,
     });
-    name
+    (name, rpo)
+}
+
+/// A span that is not zero.
+fn read_span(section: &mut Section<'_>, key: &'static str, want: &str) -> Option<Duration> {
+    section.parsed(key, want, |text| parse_duration(text).filter(|span| !span.is_zero())).map(|found| found.value)
+}
+
+fn read_policy(mut section: Section<'_>) -> PolicyConfig {
+    let mut count = |key| section.number(key, 100).map_or(0, |found| found.value);
+    let policy = PolicyConfig {
+        copies: count("copies"),
+        media: count("media"),
+        offsite: count("offsite"),
+        immutable: count("immutable"),
+        verified_within: read_span(&mut section, "verified_within", "a span such as \"30d\""),
+    };
+    section.close(|_| None);
+    policy
 }
 
 fn check_name(reading: &Reading<'_>, key: &tree::Key, what: &str) {
@@ -319,6 +338,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         },
     };
     let keep = keep::of_repository(&mut section);
+    let offsite = section.maybe("offsite");
     section.close(|key| match key {
         "password" | "password_file" | "key_file" => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
         _ => None,
@@ -329,6 +349,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         key,
         compression: compression.unwrap_or_default(),
         keep,
+        offsite,
     })
 }
 

@@ -38,6 +38,10 @@ pub(crate) struct Config {
     pub(crate) file: Option<PathBuf>,
     /// The application's name.
     pub(crate) app: String,
+    /// How old the newest good recovery point may be.
+    pub(crate) rpo: Option<Duration>,
+    /// What `status` holds the application to.
+    pub(crate) policy: Option<PolicyConfig>,
     /// What to protect.
     pub(crate) sources: Vec<SourceConfig>,
     /// Where to.
@@ -98,6 +102,18 @@ pub(crate) struct RepositoryConfig {
     pub(crate) compression: Compression,
     /// What `forget` keeps. Without it, everything.
     pub(crate) keep: Option<Keep>,
+    /// Whether it is in another place than what it protects, when somebody says so.
+    pub(crate) offsite: Option<bool>,
+}
+
+/// What `status` asks for; 0 and `None` ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PolicyConfig {
+    pub(crate) copies: u32,
+    pub(crate) media: u32,
+    pub(crate) offsite: u32,
+    pub(crate) immutable: u32,
+    pub(crate) verified_within: Option<Duration>,
 }
 
 /// Everything that is wrong with a config.

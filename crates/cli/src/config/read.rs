@@ -187,6 +187,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// True or false, when it is there.
+    pub(super) fn maybe(&mut self, key: &'static str) -> Option<bool> {
+        let before = self.reading.found.borrow().set.len();
+        let value = self.flag(key);
+        // A value that cannot be used was told, and noted nothing.
+        (self.reading.found.borrow().set.len() > before).then_some(value)
+    }
+
     /// True or false; false when it is not there.
     pub(super) fn flag(&mut self, key: &'static str) -> bool {
         let Some(item) = self.take(key) else { return false };

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub(super) struct ConfigFile {
     /// The application.
     app: Option<App>,
+    /// What `status` asks for.
+    policy: Option<Policy>,
     /// What to protect, by name. The name is the folder in recovery points and restores.
     #[schemars(default)]
     source: BTreeMap<String, Source>,
@@ -25,6 +27,29 @@ pub(super) struct ConfigFile {
 struct App {
     /// Its name. By default that of the config's folder.
     name: Option<String>,
+    /// How old the newest good recovery point may be, such as "6h". `status` goes by it.
+    rpo: Option<String>,
+}
+
+/// What `status` asks for, and ends with exit code 6 without. What is left out is not asked for.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+struct Policy {
+    /// Repositories with the newest good state.
+    #[schemars(range(min = 1, max = 100))]
+    copies: Option<u32>,
+    /// Media that they lie on.
+    #[schemars(range(min = 1, max = 100))]
+    media: Option<u32>,
+    /// Of them, in another place.
+    #[schemars(range(min = 1, max = 100))]
+    offsite: Option<u32>,
+    /// Of them, such as nobody can change for now.
+    #[schemars(range(min = 1, max = 100))]
+    immutable: Option<u32>,
+    /// How long ago every byte of each may have been verified, such as "30d".
+    verified_within: Option<String>,
 }
 
 /// One thing to protect.
@@ -192,6 +217,8 @@ struct Repository {
     compression: Compression,
     /// What `lastgood forget` keeps. Without it, everything.
     keep: Option<Keep>,
+    /// Whether it is in another place than what it protects. By default that is told from its URL, where it can be.
+    offsite: Option<bool>,
 }
 
 /// What is kept in a repository: a recovery point stays when any rule wants it.

@@ -12,6 +12,14 @@ fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigProblems
 const WHOLE: &str = r#"
 [app]
 name = "shop"
+rpo = "6h"
+
+[policy]
+copies = 2
+media = 2
+offsite = 1
+immutable = 1
+verified_within = "30d"
 
 [source.db]
 kind = "sqlite"
@@ -55,6 +63,7 @@ timeout = "10m"
 url = "./backups"
 key = { file = "lastgood.key" }
 compression = "max"
+offsite = false
 
 [repository.local.keep]
 last = 3
@@ -115,7 +124,12 @@ fn a_whole_config_is_read_with_paths_made_absolute() {
             timeout: Some(Duration::from_secs(600)),
         }
     );
+    assert_eq!(config.rpo, Some(Duration::from_secs(6 * 3600)));
+    let within = Some(Duration::from_secs(30 * 86_400));
+    let policy = PolicyConfig { copies: 2, media: 2, offsite: 1, immutable: 1, verified_within: within };
+    assert_eq!(config.policy, Some(policy));
     let repository = config.repository("local").unwrap();
+    assert_eq!(repository.offsite, Some(false));
     assert_eq!(repository.place.to_string(), "/srv/shop/backups");
     assert_eq!(repository.key, Some(SecretRef::File("/srv/shop/lastgood.key".into())));
     assert_eq!(repository.compression, Compression::Max);
@@ -296,11 +310,9 @@ fn what_is_to_be_kept_is_judged() {
 
 #[test]
 fn what_is_meant_for_later_is_refused_in_plain_words_and_not_as_a_typo() {
-    for (text, position) in [
-        ("[app]\nrpo = '15m'\n", "lastgood.toml:2:1:"),
-        ("[app]\nrto = '15m'\n", "lastgood.toml:2:1:"),
-        ("[schedule]\nevery = '6h'\n", "lastgood.toml:1:2:"),
-    ] {
+    for (text, position) in
+        [("[app]\nrto = '15m'\n", "lastgood.toml:2:1:"), ("[schedule]\nevery = '6h'\n", "lastgood.toml:1:2:")]
+    {
         check(text, position, &["is not acted upon by this version", "remove it"]);
     }
 }
@@ -331,9 +343,10 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
         keys.sort();
         keys
     };
-    assert_eq!(keys(&schema), ["app", "repository", "source"]);
-    assert_eq!(keys(&defs["App"]), ["name"]);
-    assert_eq!(keys(&defs["Repository"]), ["compression", "keep", "key", "url"]);
+    assert_eq!(keys(&schema), ["app", "policy", "repository", "source"]);
+    assert_eq!(keys(&defs["App"]), ["name", "rpo"]);
+    assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
+    assert_eq!(keys(&defs["Repository"]), ["compression", "keep", "key", "offsite", "url"]);
     assert_eq!(keys(&defs["Rules"]), keep::KEYS);
     let mut of_repository = [&keep::KEYS[..], &["time_zone"]].concat();
     of_repository.sort_unstable();

@@ -434,25 +434,27 @@ fn item<'a>(request: &Request<'_>, point: &'a Point, sources: &[&str]) -> Item<'
 }
 
 /// The points of a group that no rule may remove: the newest that is complete, and where that lacks nothing, also for
-/// each source the newest that has all of it. `points` are newest first. A date in the future is no date to go by, so
-/// that the newest of all others stays, too.
+/// each source the newest that has all of it. `points` are newest first. A date that cannot be believed is none to go by:
+/// the newest of all others stays, too, and one from the future only where there is no other.
 fn last_good(points: &[&Point], now: Time) -> Vec<(usize, Reason)> {
-    let mut found: Vec<(usize, Reason)> = Vec::new();
-    let mut keep = |index: Option<usize>, reason: Reason| {
+    fn add(found: &mut Vec<(usize, Reason)>, index: Option<usize>, reason: Reason) {
         if let Some(index) = index.filter(|index| !found.iter().any(|(known, _)| known == index)) {
             found.push((index, reason));
         }
-    };
+    }
+    let mut found: Vec<(usize, Reason)> = Vec::new();
     let newest = |fits: &dyn Fn(&Point) -> bool| points.iter().position(|point| !point.damaged && fits(point));
-    keep(newest(&|point| point.complete && is_in_time(point, now)), Reason::LastGood);
-    keep(newest(&|point| point.complete && !is_future(point, now)), Reason::LastGood);
-    keep(newest(&|point| point.complete), Reason::LastGood);
+    add(&mut found, newest(&|point| point.complete && is_in_time(point, now)), Reason::LastGood);
+    add(&mut found, newest(&|point| point.complete && !is_future(point, now)), Reason::LastGood);
+    if found.is_empty() {
+        add(&mut found, newest(&|point| point.complete), Reason::LastGood);
+    }
     let names: BTreeSet<&str> = points.iter().flat_map(|p| &p.sources).map(|source| source.name.as_str()).collect();
     for name in names {
         let has = |point: &Point| point.sources.iter().any(|source| source.name == name && source.complete);
         let reason = Reason::LastWhole { source: name.to_owned() };
-        keep(newest(&|point| has(point) && is_in_time(point, now)), reason.clone());
-        keep(newest(&|point| has(point) && !is_future(point, now)), reason);
+        add(&mut found, newest(&|point| has(point) && is_in_time(point, now)), reason.clone());
+        add(&mut found, newest(&|point| has(point) && !is_future(point, now)), reason);
     }
     found
 }

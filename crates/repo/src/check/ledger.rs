@@ -12,7 +12,9 @@
 use super::findings::lock;
 use super::report::Coverage;
 use crate::lock::Clock;
+use crate::repository::Repository;
 use crate::sha256::sha256;
+use lastgood_model::store::ObjectKind;
 use lastgood_model::{Context, Id, PackId, Result};
 use std::collections::HashMap;
 use std::io::Write;
@@ -117,6 +119,29 @@ impl Ledger {
             packs_never_verified: never,
         }
     }
+}
+
+/// How long the byte that waits longest has been waiting to be verified, in seconds, by what this machine remembers.
+/// What came after the last run has been waiting since then at most. `None` when some were met by a run and never
+/// verified, or when no run is remembered.
+///
+/// # Errors
+/// When the repository's packs cannot be listed.
+pub fn longest_unverified(path: &Path, repository: &Repository) -> Result<Option<u64>> {
+    let Ok(bytes) = fs_err::read(path) else { return Ok(None) };
+    let Some(ledger) = Ledger::decode(&bytes, &repository.id()) else { return Ok(None) };
+    let Some(last_run) = ledger.last_run else { return Ok(None) };
+    let now = (repository.options.clock)().secs;
+    let mut longest = 0;
+    for (id, _) in repository.store.list(ObjectKind::Pack)? {
+        let since = match ledger.packs.get(&PackId(id)) {
+            Some(Record { verified: Some(verified), .. }) => *verified,
+            Some(Record { verified: None, .. }) => return Ok(None),
+            None => last_run,
+        };
+        longest = now.saturating_sub(since).max(longest);
+    }
+    Ok(Some(longest.max(0).unsigned_abs()))
 }
 
 fn some(secs: i64) -> Option<i64> {

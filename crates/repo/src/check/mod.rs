@@ -35,6 +35,7 @@ use attribute::Attribution;
 use choose::choose;
 use faults::Faults;
 use lastgood_model::{Error, ErrorKind, Monitor, PackId, Result, SnapshotId};
+pub use ledger::longest_unverified;
 use ledger::{Ledger, LedgerKeeper};
 use pass::{Pass, Totals};
 use run::Run;

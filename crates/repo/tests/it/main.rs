@@ -9,5 +9,6 @@ mod forge;
 mod hostile;
 mod locks;
 mod restic_trees;
+mod retention;
 mod rig;
 mod session;

@@ -157,9 +157,7 @@ fn a_doubtful_point_that_is_named_is_no_obstacle_to_its_own_removal() {
     points.push(point(9, NOW + 400 * DAY));
     let mut asked = Asked::new(points, last(1));
     assert_eq!(asked.plan().doubts().len(), 1);
-    // Its date makes it the newest complete one, but no good one to rely on: a name must be typed.
     asked.named = Some([id(9)].into());
-    asked.even = true;
     assert_eq!(asked.plan().doubts().len(), 0);
     assert_eq!(asked.plan().removals(), [id(9)]);
 }
