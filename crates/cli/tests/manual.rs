@@ -48,6 +48,7 @@ pages! {
     restoring: "restoring.md",
     retention: "retention.md",
     sqlite: "sqlite.md",
+    status: "status.md",
     troubleshooting: "troubleshooting.md",
 }
 

@@ -205,7 +205,7 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
     if let Some(later) = &report.dated_later {
         out.line(format!(
             "WARNING: recovery point {} is dated {}, later than this one: `latest` means that one. Restore this one by its \
-             id; where that date is wrong, `restic forget {}` takes the other away",
+             id; where that date is wrong, `lastgood forget {}` takes the other away",
             later.snapshot.short(),
             text::moment(later.time),
             later.snapshot.short()

@@ -7,6 +7,7 @@ mod emptied;
 mod faults;
 #[path = "../../../repo/tests/it/forge.rs"]
 mod forge;
+mod forget;
 mod full_disk;
 mod hostile;
 mod interop;

@@ -25,12 +25,16 @@ const UNITS: [(Unit, &str); 5] = [
 
 #[test]
 fn every_rule_that_restic_has_keeps_what_restic_keeps() {
+    let (mut kept, mut all) = (0, 0);
     for seed in 0..ROUNDS {
-        round(seed);
+        let (more_kept, more) = round(seed);
+        (kept, all) = (kept + more_kept, all + more);
     }
+    assert!((all / 10..all * 9 / 10).contains(&kept), "{kept} of {all} tell little");
 }
 
-fn round(seed: u64) {
+/// How many of how many points stay by both.
+fn round(seed: u64) -> (usize, usize) {
     let mut rng = Rng::new(seed);
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(LocalStore::new(dir.path().join("repo")).unwrap());
@@ -93,7 +97,7 @@ fn round(seed: u64) {
     let kept: BTreeSet<String> =
         decided.verdicts().filter(|v| v.keep && by_rule(&v.reasons)).map(|v| v.id.to_string()).collect();
     assert_eq!(kept, kept_by_restic, "seed {seed}: {flags:?}");
-    assert!(kept.len() < points.len(), "seed {seed}: {flags:?} tell nothing");
+    (kept.len(), points.len())
 }
 
 /// At least one rule, and what restic calls it.
