@@ -145,7 +145,7 @@ pub struct Forgotten {
 /// from being read.
 pub fn prepare(repository: &Repository, request: ForgetRequest, seen: &mut Seen, now: Time) -> Result<ForgetPlan> {
     let points = points::of_app(repository, &request.app)?;
-    seen.look(points.points.iter().map(|point| point.snapshot.id), now);
+    seen.look(points.all.iter().copied(), now);
     let for_retention: Vec<Point> =
         points.points.iter().map(|point| point.for_retention(seen.absent_at(point.snapshot.id))).collect();
     let notes = holds::list(repository)?;

@@ -33,6 +33,8 @@ pub struct Points {
     pub damaged: Vec<(SnapshotId, Error)>,
     /// How many readable snapshots are of other applications or programs.
     pub others: usize,
+    /// All snapshots that can be read, whosever.
+    pub all: Vec<SnapshotId>,
 }
 
 /// Reads all points of an application with their manifests.
@@ -42,9 +44,9 @@ pub struct Points {
 pub fn of_app(repository: &Repository, app: &str) -> Result<Points> {
     let mut found = Points::default();
     let mut snapshots = repository.snapshots(|id, error| found.damaged.push((id, error)))?;
-    let all = snapshots.len();
+    found.all = snapshots.iter().map(|snapshot| snapshot.id).collect();
     snapshots.retain(|snapshot| app_of(&snapshot.file).as_deref() == Some(app));
-    found.others = all - snapshots.len();
+    found.others = found.all.len() - snapshots.len();
     if snapshots.is_empty() {
         return Ok(found);
     }

@@ -22,7 +22,9 @@ fn restic(shop: &Shop) -> Restic {
 /// Dates a point otherwise, as restic does it. It gets another id, which is given back.
 fn date(shop: &Shop, id: &str, time: &str) -> String {
     let before = shop.snapshots();
-    restic(shop).run(["rewrite", "--forget", "--new-time", time, id]).unwrap();
+    let mut command = restic(shop).command();
+    let output = command.args(["rewrite", "--forget", "--new-time", time, id]).env("TZ", "UTC").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let after = shop.snapshots();
     after.into_iter().find(|id| !before.contains(id)).unwrap()
 }
@@ -252,7 +254,6 @@ fn each_repository_keeps_by_its_own_rules_and_other_applications_are_left_alone(
     assert_eq!(before, (5, 3, 3));
     shop.run(["forget", "--yes"]).ok().says(&["everything is kept in"]);
     assert_eq!((count("local"), count("other"), count("all")), (2, 2, 3));
-    shop.run(["forget", "--repo", "./local", "--keep-last", "1"]).ends_with(2);
     let mut foreign =
         shop.command(["forget", "--repo", "../backups", "--key-file", "../lastgood.key", "--keep-last", "1"]);
     foreign.current_dir(shop.path("uploads"));

@@ -28,7 +28,7 @@ fn four() -> (Rig, MemoryStore, Vec<SnapshotId>) {
 
 fn request(last: u32) -> ForgetRequest {
     ForgetRequest {
-        app: "app".into(),
+        app: "shop".into(),
         policies: Policies::all(Policy { last, ..Policy::default() }),
         zone: jiff::tz::TimeZone::UTC,
         named: None,
