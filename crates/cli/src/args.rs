@@ -6,8 +6,10 @@ pub(crate) use retention::{Forget, Hold};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use lastgood_repo::gc::MaxUnused;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,6 +105,8 @@ pub(crate) enum Command {
     Hold(Hold),
     /// Say in one sentence how well the application is protected, and what is missing
     Status,
+    /// Remove from the repository what no recovery point needs any more
+    Prune(Prune),
     /// Manage the repository's keys
     #[command(subcommand)]
     Key(Key),
@@ -170,7 +174,15 @@ pub(crate) struct Backup {
     /// How hard to compress [default: as configured, else balanced]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) compression: Option<CompressionLevel>,
+    /// How long to wait while somebody removes things from the repository
+    #[arg(long, value_name = "SPAN", default_value = LOCK_WAIT, value_parser = wait)]
+    pub(crate) lock_wait: Duration,
 }
+
+/// How long writers wait for whoever deletes; it does so briefly.
+const LOCK_WAIT: &str = "5m";
+/// The same where nobody was asked.
+pub(crate) const LOCK_WAIT_DEFAULT: Duration = Duration::from_secs(300);
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -411,6 +423,35 @@ pub(crate) struct Verify {
     pub(crate) within: Option<std::time::Duration>,
 }
 
+/// `prune`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It runs beside backups. Only at its end must it be alone for a moment: while a backup runs, what is to go is listed, and
+the next prune removes it.
+
+Examples:
+  lastgood prune --dry-run                     say what would go
+  lastgood prune                               remove it
+  lastgood prune --max-unused unlimited        remove only what needs nothing to be moved
+  lastgood prune --max-repack 10GiB --max-time 1h")]
+pub(crate) struct Prune {
+    /// Say what would be removed and moved, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How much may stay that nobody needs: a share of the repository, a size, or `unlimited`
+    #[arg(long, value_name = "AMOUNT", default_value = "5%", value_parser = max_unused)]
+    pub(crate) max_unused: MaxUnused,
+    /// Move at most so many bytes out of packs that are mostly not needed
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_repack: Option<u64>,
+    /// Begin nothing more to be moved after this time
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) max_time: Option<Duration>,
+    /// How long to wait for others who are at work in the repository
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = wait)]
+    pub(crate) lock_wait: Duration,
+}
+
 /// `key …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
@@ -473,6 +514,32 @@ fn percent(text: &str) -> Result<f64, String> {
     if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("it must be above 0% and at most 100%".to_owned()) }
 }
 
+fn max_unused(text: &str) -> Result<MaxUnused, String> {
+    if text == "unlimited" {
+        return Ok(MaxUnused::Unlimited);
+    }
+    if let Some(share) = text.strip_suffix('%') {
+        let share: f64 = share.trim().parse().map_err(|_| "write a percentage such as 5%".to_owned())?;
+        return if (0.0..=100.0).contains(&share) {
+            Ok(MaxUnused::Percent(share))
+        } else {
+            Err("at most 100%".to_owned())
+        };
+    }
+    size(text)
+        .map(MaxUnused::Bytes)
+        .map_err(|_| "write a share such as 5%, a size such as 10GiB, or unlimited".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::text::parse_size(text).ok_or_else(|| "write a size such as 10GiB".to_owned())
+}
+
+/// A span that may be none.
+fn wait(text: &str) -> Result<Duration, String> {
+    crate::text::parse_duration(text).ok_or_else(|| "write a span such as 5m, or 0s".to_owned())
+}
+
 fn span(text: &str) -> Result<std::time::Duration, String> {
     match crate::text::parse_duration(text) {
         Some(span) if !span.is_zero() => Ok(span),
@@ -498,5 +565,14 @@ mod tests {
             assert!(percent(bad).is_err(), "{bad}");
         }
         assert!(span("0d").is_err());
+        assert_eq!(wait("0s"), Ok(Duration::ZERO));
+        assert_eq!(wait(LOCK_WAIT), Ok(LOCK_WAIT_DEFAULT));
+        assert_eq!(max_unused("5%"), Ok(MaxUnused::Percent(5.0)));
+        assert_eq!(max_unused("0%"), Ok(MaxUnused::Percent(0.0)));
+        assert_eq!(max_unused("1GiB"), Ok(MaxUnused::Bytes(1 << 30)));
+        assert_eq!(max_unused("unlimited"), Ok(MaxUnused::Unlimited));
+        for bad in ["101%", "-1%", "NaN%", "x", ""] {
+            assert!(max_unused(bad).is_err(), "{bad}");
+        }
     }
 }

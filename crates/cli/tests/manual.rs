@@ -45,6 +45,7 @@ pages! {
     looking_inside: "looking-inside.md",
     contents: "README.md",
     postgresql: "postgresql.md",
+    pruning: "pruning.md",
     restoring: "restoring.md",
     retention: "retention.md",
     sqlite: "sqlite.md",

@@ -15,6 +15,7 @@ use lastgood_repo::{Compression, PublishSpec, Repository, Session, SessionOption
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// What to do beyond the usual.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Read and count, store nothing.
     pub dry_run: bool,
+    /// How long to wait while somebody removes things from the repository.
+    pub lock_wait: Duration,
 }
 
 /// A recovery point with its moment.
@@ -123,6 +126,7 @@ pub fn run(
         parents: parents.clone(),
         sources: sources.iter().map(|s| s.name().to_owned()).collect(),
         dry_run: options.dry_run,
+        lock_wait: options.lock_wait,
     };
     let session = Session::begin(repository.clone(), monitor.clone(), session_options)?;
     let started = session.started();

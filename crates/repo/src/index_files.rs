@@ -56,6 +56,8 @@ impl Repository {
             blobs => blobs,
         });
         let loading = Loading { repository: self, cache: &cache, believed, loader: Loader::new(expected.sum())? };
+        // Also those that no index file names any more: nobody is to take them for what a dead run left behind.
+        believed.doomed.into_iter().flatten().for_each(|pack| loading.loader.index().note_unusable(*pack));
         let damaged = loading.files(&ids)?;
         let index = loading.loader.finish();
         if damaged > 0 {
@@ -159,7 +161,6 @@ impl Loading<'_> {
 
     fn is_present<I: Iterator<Item = IndexBlob>>(&self, pack: &PackId, blobs: impl FnOnce() -> I) -> bool {
         if self.believed.doomed.is_some_and(|doomed| doomed.contains(pack)) {
-            self.loader.index().note_unusable(*pack);
             return false;
         }
         let Some(present) = self.believed.present else { return true };

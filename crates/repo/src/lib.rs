@@ -15,6 +15,7 @@ pub mod lock;
 mod notes;
 pub mod pipe;
 pub mod read;
+pub mod repair;
 pub mod repository;
 pub mod session;
 pub mod sha256;

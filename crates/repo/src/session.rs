@@ -119,6 +119,7 @@ impl Session {
             snapshots: &candidates,
             locks: lock.findings,
             dry_run: options.dry_run,
+            all: false,
         };
         let adopted = found.adopt()?;
         drop(present);

@@ -123,6 +123,7 @@ pub(super) fn take(run: &Run, config: &Config, chosen: &Chosen, args: &Backup) -
         reason: args.reason.clone(),
         tags: args.tags.clone(),
         dry_run: args.dry_run,
+        lock_wait: args.lock_wait,
     };
     let monitor = run.monitor();
     let progress = run.progress("Backing up", &monitor);

@@ -18,6 +18,7 @@ mod leftovers;
 mod ls;
 mod plan;
 mod protect;
+mod prune;
 mod removed;
 mod report;
 mod restore;
@@ -48,6 +49,7 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Forget(args) => forget::run(run, &args),
         Command::Hold(command) => hold::run(run, command),
         Command::Status => status::run(run),
+        Command::Prune(args) => prune::run(run, &args),
         Command::Key(command) => key::run(run, command),
         Command::Config(command) => config::run(run, &command),
         Command::Doctor(args) => doctor::run(run, &args),

@@ -14,6 +14,7 @@ mod machine;
 mod postgres;
 mod processes;
 mod protect;
+mod prune;
 mod restic;
 mod restore;
 mod status;

@@ -220,7 +220,7 @@ impl Ends {
     fn adopt(&self, to: &Repository, there: &[Snapshot], lock: &LockGuard, dry_run: bool) -> Result<Adopted> {
         let index: &Index = &self.target.index;
         let locks = lock.findings;
-        Found { repository: to, index, present: &self.present, snapshots: there, locks, dry_run }.adopt()
+        Found { repository: to, index, present: &self.present, snapshots: there, locks, dry_run, all: false }.adopt()
     }
 
     /// After our lock in the target may have been taken for stale: everything the new points rely upon must be there.

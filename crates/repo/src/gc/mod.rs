@@ -29,7 +29,7 @@
 //! A death at any step leaves a list that the next run carries on, or puts aside.
 
 mod forget;
-mod mark;
+pub(crate) mod mark;
 mod packs;
 mod plan;
 mod repack;

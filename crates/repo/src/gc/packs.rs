@@ -143,7 +143,8 @@ impl<'a> Places<'a> {
             }
         }
         for (pack, live) in table.uses.iter_mut().zip(live) {
-            pack.live_bytes = live;
+            // What a pack takes beside its blobs is no waste as long as one of them is needed.
+            pack.live_bytes = if live == 0 { 0 } else { live + EMPTY_PACK_BYTES };
         }
     }
 

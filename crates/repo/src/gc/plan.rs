@@ -14,7 +14,7 @@ pub(super) struct PackUse {
     pub(super) id: PackId,
     /// Its size in the store.
     pub(super) bytes: u64,
-    /// Bytes of blobs in it that are needed, with their entries in its header.
+    /// Bytes of what is needed in it, with all that a pack of it takes; 0 when nothing is.
     pub(super) live_bytes: u64,
     /// Whether it must go whatever it costs: a list that was begun names it.
     pub(super) is_going: bool,
@@ -74,7 +74,7 @@ pub(super) fn decide(packs: &[PackUse], max_unused: MaxUnused, max_repack: Optio
     if !joins {
         candidates.append(&mut small);
     }
-    candidates.retain(|n| packs[*n].unused() > overhead(&packs[*n]));
+    candidates.retain(|n| packs[*n].unused() > 0);
     // Gained over moved, greatest first, without division.
     let worth = |a: &PackUse, b: &PackUse| {
         let left = u128::from(a.unused()) * u128::from(b.live_bytes);
@@ -102,11 +102,6 @@ pub(super) fn decide(packs: &[PackUse], max_unused: MaxUnused, max_repack: Optio
         small.into_iter().for_each(|n| take(n, &mut decision));
     }
     decision
-}
-
-/// What a pack takes beside its blobs and their entries: no reason to move anything.
-fn overhead(_: &PackUse) -> u64 {
-    crate::format::pack::EMPTY_PACK_BYTES
 }
 
 #[cfg(test)]
@@ -164,7 +159,7 @@ mod tests {
     fn small_packs_are_joined_once_there_are_many() {
         let small = |n: usize| -> Vec<PackUse> {
             let pack =
-                |n| PackUse { id: PackId(Id([n as u8; 32])), bytes: 1000, live_bytes: 964, ..PackUse::default() };
+                |n| PackUse { id: PackId(Id([n as u8; 32])), bytes: 1000, live_bytes: 1000, ..PackUse::default() };
             (0..n).map(pack).collect()
         };
         assert_eq!(decide(&small(9), five(), None).repack, [] as [usize; 0]);

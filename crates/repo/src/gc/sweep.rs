@@ -140,8 +140,8 @@ impl Sweep<'_> {
         }
 
         let mut doomed: HashSet<PackId> = list.packs.iter().map(|pack| pack.id).collect();
-        let touched = self.index_files_naming(&index_files, &list, &mut doomed)?;
-        self.rescue(&list, snapshots, &present, &mut doomed)?;
+        let (touched, fresh) = self.index_files_naming(&index_files, &list, &mut doomed)?;
+        self.rescue(&list, snapshots, &present, &fresh, &mut doomed)?;
         let all = list.packs.len();
         list.packs.retain(|pack| doomed.contains(&pack.id));
         report.packs_rescued += (all - list.packs.len()) as u64;
@@ -198,16 +198,16 @@ impl Sweep<'_> {
         Outcome::Waits
     }
 
-    /// Every index file that names a doomed pack, with what it lists. A pack that is named by one that came since leaves
-    /// the doomed: somebody has taken it over.
+    /// Every index file that names a doomed pack, with what it lists; and the packs that are named by index files that came
+    /// since. Such a pack leaves the doomed: somebody has taken it over.
     fn index_files_naming(
         &self,
         index_files: &[IndexId],
         list: &DoomList,
         doomed: &mut HashSet<PackId>,
-    ) -> Result<Vec<(IndexId, Listing)>> {
+    ) -> Result<(Vec<(IndexId, Listing)>, HashSet<PackId>)> {
         let seen: HashSet<IndexId> = list.index_files.iter().copied().collect();
-        let mut touched = Vec::new();
+        let (mut touched, mut fresh) = (Vec::new(), HashSet::new());
         for id in index_files {
             self.monitor.check_cancelled()?;
             let listing = match self.repository.index_listing(*id) {
@@ -218,28 +218,25 @@ impl Sweep<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            if !listing.iter().any(|(pack, _)| doomed.contains(pack)) {
-                continue;
-            }
-            if seen.contains(id) {
+            if !seen.contains(id) {
+                fresh.extend(listing.iter().map(|(pack, _)| *pack));
+            } else if listing.iter().any(|(pack, _)| doomed.contains(pack)) {
                 touched.push((*id, listing));
-            } else {
-                for (pack, _) in &listing {
-                    doomed.remove(pack);
-                }
             }
         }
+        doomed.retain(|pack| !fresh.contains(pack));
         touched.retain(|(_, listing)| listing.iter().any(|(pack, _)| doomed.contains(pack)));
-        Ok(touched)
+        Ok((touched, fresh))
     }
 
-    /// Follows recovery points that the list does not know. What they need of doomed packs, and was not moved out of
-    /// them, takes these packs off the list.
+    /// Follows recovery points that the list does not know. What they need of doomed packs, and was neither moved out of
+    /// them nor stored again since, takes these packs off the list.
     fn rescue(
         &self,
         list: &DoomList,
         snapshots: Vec<(Id, u64)>,
         present: &HashMap<Id, u64>,
+        fresh: &HashSet<PackId>,
         doomed: &mut HashSet<PackId>,
     ) -> Result<()> {
         let known: HashSet<SnapshotId> = list.snapshots.iter().copied().collect();
@@ -258,7 +255,7 @@ impl Sweep<'_> {
             let first = packs[first.pack as usize];
             let spares = reader.index.spares(blob);
             let places = || spares.iter().map(|spare| packs[spare.pack as usize]).chain([first]);
-            if !places().any(|pack| moved_to.contains(&pack)) {
+            if !places().any(|pack| moved_to.contains(&pack) || fresh.contains(&pack)) {
                 super::mark::lock(&rescued).extend(places().filter(|pack| doomed.contains(pack)));
             }
         };

@@ -32,6 +32,8 @@ pub(crate) struct Adopted {
     pub(crate) packs: Vec<(PackId, u64)>,
     /// True when an index file is damaged or gone. Then `packs` are those that it had listed.
     pub(crate) index_was_lost: bool,
+    /// Packs that could not be taken over, and why.
+    pub(crate) passed_over: Vec<(PackId, String)>,
 }
 
 /// What there is, and how much of it to touch.
@@ -45,6 +47,8 @@ pub(crate) struct Found<'a> {
     pub(crate) locks: LockFindings,
     /// Write nothing: what a lost index file listed is entered into memory, everything else is left alone.
     pub(crate) dry_run: bool,
+    /// Take over whatever can be, even though nothing speaks for it.
+    pub(crate) all: bool,
 }
 
 impl Found<'_> {
@@ -55,14 +59,14 @@ impl Found<'_> {
         left.sort_unstable();
         let is_gone = self.is_gone(&left);
         let is_dead = self.locks.stale_removed > 0;
-        let is_due = !damaged.is_empty() || is_gone || !self.dry_run && (is_dead || self.locks.others == 0);
+        let is_due = self.all || !damaged.is_empty() || is_gone || !self.dry_run && (is_dead || self.locks.others == 0);
         if !is_due {
             return Ok(Adopted::default());
         }
         // A dead run's packs may have been torn by what killed it, and cannot be told from the others.
         let by_header = |id: &Id| damaged.contains(id) || is_gone && !is_dead;
         let mut listing = Listing { found: self, packs: Vec::new(), blobs: 0 };
-        let mut packs = Vec::new();
+        let (mut packs, mut passed_over) = (Vec::new(), Vec::new());
         for (id, size) in left {
             let pack = PackId(id);
             let blobs = match by_header(&id) {
@@ -79,6 +83,7 @@ impl Found<'_> {
                 }
                 // That says nothing about the pack.
                 Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled) => return Err(error),
+                Err(error) if self.all => passed_over.push((pack, error.chain())),
                 Err(error) if is_gone || is_dead => {
                     tracing::warn!(pack = %pack, error = %error.chain(), "pack without an index is passed over");
                 }
@@ -93,7 +98,7 @@ impl Found<'_> {
             self.repository.store.sync()?;
         }
         let index_was_lost = !packs.is_empty() && (is_gone || !damaged.is_empty());
-        Ok(Adopted { packs, index_was_lost })
+        Ok(Adopted { packs, index_was_lost, passed_over })
     }
 
     /// True when a pack of `left` has the top directory of a recovery point: then it was listed once. That such a directory

@@ -8,6 +8,8 @@ mod cuts;
 mod forge;
 mod hostile;
 mod locks;
+mod prune;
+mod repair;
 mod restic_trees;
 mod retention;
 mod rig;

@@ -11,7 +11,7 @@ mod tell;
 mod wanted;
 
 use super::{backup, init};
-use crate::args::{Backup, Protect};
+use crate::args::{Backup, LOCK_WAIT_DEFAULT, Protect};
 use crate::config::{Config, FILE_NAME, PostgresConfig, SecretRef, SourceConfig, SourceSpec, secret};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
@@ -92,8 +92,15 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
 
     let mut code = ExitCode::Ok;
     let mut all = Vec::new();
-    let request =
-        Backup { sources: Vec::new(), force: false, reason: None, tags: Vec::new(), dry_run: false, compression: None };
+    let request = Backup {
+        sources: Vec::new(),
+        force: false,
+        reason: None,
+        tags: Vec::new(),
+        dry_run: false,
+        compression: None,
+        lock_wait: LOCK_WAIT_DEFAULT,
+    };
     for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
         let mut taken = backup::take(run, &config, &chosen, &request)?;
         code = code.or(taken.exit_code());
