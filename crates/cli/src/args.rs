@@ -43,7 +43,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The repository: a name from the config, or a path or URL
-    #[arg(long, global = true, value_name = "NAME|URL")]
+    #[arg(long, visible_alias = "repository", global = true, value_name = "NAME|URL")]
     pub(crate) repo: Option<OsString>,
     /// The file with the repository's key [env: LASTGOOD_KEY_FILE, or the key itself in LASTGOOD_KEY]
     #[arg(long, global = true, value_name = "FILE")]
@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Restore a recovery point, or part of one
     Restore(Restore),
+    /// Copy recovery points into another repository, sending only what is missing there
+    Copy(CopyPoints),
     /// List recovery points
     Snapshots(Snapshots),
     /// List what is in a recovery point
@@ -140,7 +142,20 @@ pub(crate) struct Protect {
 
 /// `init`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+With --copy-of both repositories share one master key: copies between them need not be opened and sealed again, which is
+several times as fast. Each has a key file of its own, and whoever gets hold of one of them can read both repositories.
+
+Examples:
+  lastgood init
+  lastgood init --repo offsite --copy-of local")]
 pub(crate) struct Init {
+    /// Share the master key, and where files are cut, with this repository: a name from the config, or a path or URL
+    #[arg(long, value_name = "NAME|URL")]
+    pub(crate) copy_of: Option<OsString>,
+    /// The file with the key of that other repository [default: as configured, else the same as for the new one]
+    #[arg(long, value_name = "FILE", requires = "copy_of")]
+    pub(crate) from_key_file: Option<PathBuf>,
     /// Say what would be made, make nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -317,6 +332,34 @@ pub(crate) enum Owners {
     Names,
     /// Whoever restores.
     Skip,
+}
+
+/// `copy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Points that are there already are not sent again, and of the others only what the other repository lacks. A copy that was
+interrupted is continued by running it again.
+
+Examples:
+  lastgood copy local offsite                    whatever offsite lacks
+  lastgood copy local offsite latest             only the newest recovery point
+  lastgood copy offsite ./rebuilt --key-file k   into a repository that the config does not name")]
+pub(crate) struct CopyPoints {
+    /// Where recovery points are taken from: a name from the config, or a path or URL
+    #[arg(value_name = "FROM")]
+    pub(crate) from: OsString,
+    /// Where they are copied to: a name from the config, or a path or URL
+    #[arg(value_name = "TO")]
+    pub(crate) to: OsString,
+    /// Which recovery points [default: all that are missing there]
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshots: Vec<String>,
+    /// The file with the key of FROM [default: as configured, else the same as for TO]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_key_file: Option<PathBuf>,
+    /// Tell what would be sent, send nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `snapshots`

@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod protection;
 mod run;
+mod several;
 mod signals;
 mod stop;
 mod text;

@@ -15,6 +15,7 @@ use lastgood_model::{Context, Error, ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::{Compression, OpenOptions, Repository, Snapshot};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Flags, outputs, and what is known so far for the case of a failure.
@@ -48,6 +49,19 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// For people: its name and where it is.
+    pub(crate) fn describe(&self) -> String {
+        match &self.name {
+            Some(name) => format!("repository {name:?} at {}", self.place),
+            None => format!("the repository at {}", self.place),
+        }
+    }
+
+    /// By which word people name it.
+    pub(crate) fn word(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.place.to_string())
+    }
+
     /// Where its key is.
     ///
     /// # Errors
@@ -165,7 +179,7 @@ impl Run {
             (last, _) => {
                 all.extend(last);
                 let names: Vec<&str> = all.iter().filter_map(|c| c.name.as_deref()).collect();
-                Err(Error::invalid(format!("the config names {} repositories", all.len()))
+                Err(Error::invalid(format!("the config names {} repositories, and this is about one", all.len()))
                     .with_hint(format!("choose one with --repo: {}", names.join(", "))))
             }
         }
@@ -175,6 +189,15 @@ impl Run {
         // The environment's key lies over the file's already.
         let key = self.key_of_flag().or_else(|| config.key.clone());
         Chosen { name: Some(config.name.clone()), place: config.place.clone(), key, compression: config.compression }
+    }
+
+    /// The repository that a name of the config, a path or a URL means. A key file that is given goes before all else.
+    pub(crate) fn other(&self, text: &OsStr, config: Option<&Config>, key_file: Option<&Path>) -> Result<Chosen> {
+        let mut chosen = self.named(text, config.map(|c| c.repositories.as_slice()).unwrap_or_default())?;
+        if let Some(file) = key_file {
+            chosen.key = Some(SecretRef::File(file.to_owned()));
+        }
+        Ok(chosen)
     }
 
     fn named(&self, text: &OsStr, configured: &[RepositoryConfig]) -> Result<Chosen> {
@@ -249,12 +272,28 @@ impl Run {
         Ok((self.open(&chosen)?, config.map(|c| c.app)))
     }
 
-    /// The recovery point a person named.
+    /// The recovery point of one repository that a person named.
     pub(crate) fn pick(&self, repository: &Repository, selector: &str, app: Option<&str>) -> Result<Snapshot> {
         let selector: Selector = selector.parse()?;
         let snapshot = lastgood_ops::snapshots::pick(repository, &selector, app)?;
-        self.stakes.lock().unwrap_or_else(PoisonError::into_inner).picked.push(snapshot.id);
+        self.remember_picked(std::slice::from_ref(&snapshot));
         Ok(snapshot)
+    }
+
+    /// Opens a repository that is one of several things a command works with: trouble with it names it.
+    pub(crate) fn open_named(&self, chosen: &Chosen) -> Result<Arc<Repository>> {
+        self.open(chosen).map_err(|error| error.context(format!("use {}", chosen.describe())))
+    }
+
+    /// Remembers recovery points that are read from, for the case of damage.
+    pub(crate) fn remember_picked(&self, snapshots: &[Snapshot]) {
+        let mut stakes = self.stakes.lock().unwrap_or_else(PoisonError::into_inner);
+        stakes.picked.extend(snapshots.iter().map(|snapshot| snapshot.id));
+    }
+
+    /// Says which repository a failure is about from now on.
+    pub(crate) fn remember_repository(&self, repository: &Arc<Repository>) {
+        self.stakes.lock().unwrap_or_else(PoisonError::into_inner).repository = Some(repository.clone());
     }
 }
 

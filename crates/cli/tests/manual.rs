@@ -38,6 +38,7 @@ pages! {
     checking: "checking.md",
     commands: "commands.md",
     configuration: "configuration.md",
+    copies: "copies.md",
     excludes: "excludes.md",
     getting_started: "getting-started.md",
     keys: "keys.md",
@@ -278,6 +279,9 @@ impl Words {
                 // What begins with a dash is an option; what it says of itself comes after two blanks.
                 let names = line.trim_start().split("  ").next().unwrap();
                 self.options.extend(options_in(names));
+            }
+            if let Some((_, aliases)) = line.split_once("[aliases: ") {
+                self.options.extend(options_in(aliases));
             }
         }
     }

@@ -282,6 +282,14 @@ fn capture(session: &Session, source: &dyn Source, monitor: &Monitor) -> Result<
     Ok((record, failure))
 }
 
+/// How an error begins that is about all sources.
+const NONE_CAPTURED: &str = "no source could be captured";
+
+/// True when [`run`] failed because no source could be captured: into another repository it would be the same.
+pub fn is_of_sources(error: &Error) -> bool {
+    error.message().starts_with(NONE_CAPTURED)
+}
+
 /// One error for all, of the kind they share.
 fn all_failed(records: &[SourceRecord], failures: &[Error]) -> Error {
     let mut told = Vec::new();
@@ -294,6 +302,6 @@ fn all_failed(records: &[SourceRecord], failures: &[Error]) -> Error {
     // Of these the caller can make something; that a source does not exist is no answer to what was asked.
     let telling = matches!(first, ErrorKind::Locked | ErrorKind::Denied | ErrorKind::Retry | ErrorKind::NoSpace);
     let kind = if telling && failures.iter().all(|f| f.kind() == first) { first } else { ErrorKind::Io };
-    Error::new(kind, format!("no source could be captured, so no recovery point was made: {}", told.join("; ")))
+    Error::new(kind, format!("{NONE_CAPTURED}, so no recovery point was made: {}", told.join("; ")))
         .with_hint("earlier recovery points are untouched; mend the source and run `lastgood backup` again")
 }

@@ -6,6 +6,7 @@ mod restore_notes;
 
 pub mod backup;
 pub mod browse;
+pub mod copy;
 pub mod diff;
 pub mod diff_tables;
 pub mod emptied;

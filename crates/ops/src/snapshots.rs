@@ -4,8 +4,10 @@ use lastgood_model::manifest::Manifest;
 use lastgood_model::node::is_safe_name;
 use lastgood_model::selector::{Candidate, Selector};
 use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, SnapshotId};
+use lastgood_repo::copy::is_same_point;
 use lastgood_repo::format::SnapshotFile;
 use lastgood_repo::{BlobReader, Repository, Snapshot};
+use std::collections::BTreeSet;
 
 /// The tag that names the application begins so.
 pub const APP_TAG: &str = "app:";
@@ -65,6 +67,14 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
             _ => {}
         }
     }
+    if let (Some(prefix), Err(_)) = (selector.id_prefix(), &picked) {
+        // A copy under another key has another id; the first one's is as good.
+        let is_meant = |s: &&Snapshot| s.file.original.is_some_and(|id| id.to_string().starts_with(prefix));
+        let mut meant = snapshots.iter().filter(is_meant);
+        if let (Some(copy), None) = (meant.next(), meant.next()) {
+            return Ok(copy.clone());
+        }
+    }
     let id = picked.map_err(|error| match damaged.first() {
         Some((id, cause)) if error.kind() == ErrorKind::Absent => {
             error.with_source(Error::corrupt(format!("snapshot {} cannot be read: {}", id.short(), cause.chain())))
@@ -72,6 +82,46 @@ pub fn pick(repository: &Repository, selector: &Selector, app: Option<&str>) -> 
         _ => error,
     })?;
     snapshots.into_iter().find(|s| s.id == id).ok_or_else(|| Error::new(ErrorKind::Absent, format!("snapshot {id}")))
+}
+
+/// Picks one snapshot among those of several repositories: each point counts once, however many have it, and a prefix may
+/// be that of its id in any of them. The snapshot is that of the first repository that has it.
+///
+/// # Errors
+/// As [`pick`], but for damaged snapshots: another repository may have them whole. They go to `damaged`.
+pub fn pick_among(
+    repositories: &[&Repository],
+    selector: &Selector,
+    app: Option<&str>,
+    mut damaged: impl FnMut(&Repository, SnapshotId, Error),
+) -> Result<Snapshot> {
+    let mut points: Vec<Snapshot> = Vec::new();
+    // Every name that a point has, with its place in `points`.
+    let mut names: Vec<(SnapshotId, usize)> = Vec::new();
+    for repository in repositories {
+        for snapshot in repository.snapshots(|id, error| damaged(repository, id, error))? {
+            let place = points.iter().position(|known| is_same_point(known, &snapshot)).unwrap_or(points.len());
+            names.extend([Some(snapshot.id), snapshot.file.original].into_iter().flatten().map(|id| (id, place)));
+            if place == points.len() {
+                points.push(snapshot);
+            }
+        }
+    }
+    if let Some(prefix) = selector.id_prefix() {
+        let fitting = names.iter().filter(|(id, _)| id.to_string().starts_with(prefix)).map(|(_, place)| *place);
+        let fitting: BTreeSet<usize> = fitting.collect();
+        if let (1, Some(place)) = (fitting.len(), fitting.first()) {
+            return Ok(points.swap_remove(*place));
+        }
+    }
+    let candidates: Vec<Candidate> =
+        points.iter().map(|s| Candidate { id: s.id, time: s.file.time, app: app_of(&s.file) }).collect();
+    let own: Vec<Candidate> = candidates.iter().filter(|c| app.is_some() && c.app.as_deref() == app).cloned().collect();
+    let id = match selector.names_app() || own.is_empty() {
+        true => selector.pick(&candidates),
+        false => selector.pick(&own).or_else(|_| selector.pick(&candidates)),
+    }?;
+    points.into_iter().find(|s| s.id == id).ok_or_else(|| Error::new(ErrorKind::Absent, format!("snapshot {id}")))
 }
 
 /// True for errors that say something of a recovery point is lost, and nothing of what else may be read.

@@ -1,9 +1,9 @@
 //! `backup`: one recovery point of every source, in every repository that is meant.
 
-use super::report;
+use super::{report, spread};
 use crate::args::{Backup, CompressionLevel};
 use crate::config::Config;
-use crate::errors::{Failure, Outcome};
+use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::local;
 use crate::output::{json, object};
@@ -40,51 +40,7 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
         }
         return Ok(taken.exit_code());
     }
-    let mut list = if run.out.is_human() {
-        None
-    } else {
-        Some(run.out.list(
-            "lastgood.backups",
-            "lastgood.backup",
-            "runs",
-            object([("app", config.app.as_str().into())]),
-        )?)
-    };
-    let mut code = ExitCode::Ok;
-    for chosen in &all {
-        if run.stop.is_stopped() {
-            code = code.or(ExitCode::Interrupted);
-            break;
-        }
-        match take(run, &config, chosen, args) {
-            Ok(taken) => {
-                code = code.or(taken.exit_code());
-                match &mut list {
-                    Some(list) => list.item(|| taken.fields(chosen), || None)?,
-                    None => tell(run, chosen, &taken)?,
-                }
-            }
-            Err(error) => {
-                let name = chosen.name.as_deref().unwrap_or("?");
-                let failure =
-                    Failure::Error(error.context(format!("back up into repository {name:?} at {}", chosen.place)));
-                code = code.or(failure.exit_code());
-                let protection = if failure.is_slip() { None } else { run.protection(&failure) };
-                match &mut list {
-                    Some(list) => {
-                        let mut fields = failure.object(protection.as_ref());
-                        fields.insert("repository".into(), chosen.place.to_string().into());
-                        list.item(|| fields, || None)?;
-                    }
-                    None => failure.tell(&run.out, protection.as_ref()),
-                }
-            }
-        }
-    }
-    if let Some(list) = list {
-        list.end(object([("exit_code", code.number().into())]))?;
-    }
-    Ok(code)
+    spread::run(run, &config, all, args)
 }
 
 /// A recovery point that was taken.

@@ -8,9 +8,8 @@ use lastgood_model::Error;
 use lastgood_ops::browse::{cat, resolve};
 
 pub(super) fn run(run: &Run, args: &Cat) -> Outcome {
-    let (repository, app) = run.open_one()?;
-    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
-    let reader = repository.reader()?;
+    let (held, snapshot) = run.open_with(&[&args.snapshot])?.one()?;
+    let reader = held.repository.reader()?;
     let (_, node) = resolve(&reader, &snapshot, path_bytes(&args.path))?;
     let node = node.ok_or_else(|| {
         Error::invalid("the whole recovery point is not a regular file").with_hint("`lastgood ls` shows what is in it")

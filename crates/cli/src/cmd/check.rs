@@ -1,5 +1,6 @@
 //! `check`: is everything there, and does it fit together.
 
+use super::each::{Told, over_all};
 use super::report;
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
@@ -8,19 +9,25 @@ use crate::protection::last_good_but;
 use crate::run::Run;
 use crate::text;
 use lastgood_model::{Result, SnapshotId};
+use lastgood_repo::Repository;
 use lastgood_repo::check::{CheckOptions, Counts, check};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) fn run(run: &Run) -> Outcome {
-    let (repository, app) = run.open_one()?;
+    let each = |repository: &Arc<Repository>, app: Option<&str>, list: &mut Told<'_>| one(run, repository, app, list);
+    over_all(run, "lastgood.checks", "lastgood.check", each)
+}
+
+fn one(run: &Run, repository: &Arc<Repository>, app: Option<&str>, told: &mut Told<'_>) -> Result<ExitCode> {
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Checking", &monitor);
-    let outcome = check(&repository, &monitor, &CheckOptions::default());
+    let outcome = check(repository, &monitor, &CheckOptions::default());
     drop(progress);
     let found = outcome?;
     if !run.out.is_human() {
-        run.out.object(&found)?;
+        told.object(&found)?;
     } else {
         report::damage(&run.out, &found.damage, found.damage_total)?;
         notes(&run.out, &found.notes);
@@ -35,7 +42,7 @@ pub(super) fn run(run: &Run) -> Outcome {
                 counts(&found.counts)
             ))?;
             affected(&run.out, &found.snapshots_affected, found.counts.snapshots)?;
-            let last = last_good_but(&repository, app.as_deref(), &found.snapshots_affected)?;
+            let last = last_good_but(repository, app, &found.snapshots_affected)?;
             run.out.line(format!(
                 "Last good recovery point: {}",
                 last.map_or_else(|| "none".to_owned(), |last| last.describe())

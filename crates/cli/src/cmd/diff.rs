@@ -32,10 +32,11 @@ struct Totals {
 }
 
 pub(super) fn run(run: &Run, args: &Diff) -> Outcome {
-    let (repository, app) = run.open_one()?;
-    let old = run.pick(&repository, &args.old, app.as_deref())?;
-    let new = run.pick(&repository, &args.new, app.as_deref())?;
-    let reader = repository.reader()?;
+    let mut held = run.open_with(&[&args.old, &args.new])?;
+    let reader = held.repository.reader()?;
+    let (Some(new), Some(old)) = (held.snapshots.pop(), held.snapshots.pop()) else {
+        return Err(Error::new(ErrorKind::Bug, "two recovery points were to be picked").into());
+    };
     if let Some(source) = &args.source {
         let manifests = (manifest(&reader, &old)?, manifest(&reader, &new)?);
         require_source(manifests.0.as_ref(), source)?;

@@ -20,15 +20,18 @@ use std::path::Path;
 
 pub(super) fn run(run: &Run, args: &Find) -> Outcome {
     let pattern = Pattern::new(&args.pattern, args.ignore_case)?;
-    let (repository, app) = run.open_one()?;
+    let is_all = args.snapshot == "all";
+    let named = [args.snapshot.as_str()];
+    let held = run.open_with(if is_all { &[] } else { &named })?;
+    let repository = held.repository;
     let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
-    let snapshots = if args.snapshot == "all" {
+    let snapshots = if is_all {
         let mut all = repository.snapshots(|id, error| damaged.push((id, error)))?;
         // Newest first: what is looked for was most often deleted not long ago.
         all.reverse();
         all
     } else {
-        vec![run.pick(&repository, &args.snapshot, app.as_deref())?]
+        held.snapshots
     };
     let reader = repository.reader()?;
     let monitor = run.monitor();

@@ -10,16 +10,28 @@ use crate::wiring;
 use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_repo::Repository;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub(super) fn run(run: &Run, args: &Init) -> Outcome {
     let config = run.config()?;
-    let all = run.repositories(config.as_ref())?;
+    let mut all = run.repositories(config.as_ref())?;
+    let origin = match &args.copy_of {
+        Some(text) => Some(run.other(text, config.as_ref(), args.from_key_file.as_deref())?),
+        None => None,
+    };
+    if let Some(origin) = &origin {
+        all.retain(|chosen| chosen.place != origin.place);
+        if all.is_empty() {
+            return Err(Error::invalid("nothing says which repository is to be made")
+                .with_hint("name it with --repo, or add a [repository.NAME] section for it")
+                .into());
+        }
+    }
+    let like = origin.as_ref().map(|origin| run.open_named(origin)).transpose()?;
     let single = all.len() == 1;
     let mut made = Vec::new();
     let mut code = ExitCode::Ok;
     for chosen in &all {
-        match make(run, chosen, args.dry_run) {
+        match make(run, chosen, like.as_deref(), args.dry_run) {
             Ok(outcome) => made.push((chosen, outcome)),
             Err(error) if single => return Err(error.into()),
             Err(error) => {
@@ -40,6 +52,7 @@ pub(super) fn run(run: &Run, args: &Init) -> Outcome {
             ("repository", chosen.place.to_string().into()),
             ("id", json(&outcome.id)),
             ("key_file", json(&outcome.key_made)),
+            ("copy_of", json(&origin.as_ref().map(|origin| origin.place.to_string()))),
             ("dry_run", args.dry_run.into()),
         ]);
         if let Some(list) = &mut list {
@@ -50,6 +63,13 @@ pub(super) fn run(run: &Run, args: &Init) -> Outcome {
             run.out.object(&fields)?;
         } else {
             tell(run, chosen, &outcome, args.dry_run)?;
+            if let Some(origin) = &origin {
+                run.out.line(format!(
+                    "It shares the master key of {}: copies between the two move as they are sealed, and whoever gets hold of \
+                     the key of either can read both",
+                    origin.place
+                ))?;
+            }
         }
     }
     if let Some(list) = list {
@@ -78,8 +98,8 @@ pub(super) struct Made {
     pub(super) key_made: Option<PathBuf>,
 }
 
-/// Makes a repository, and its key file unless that exists.
-pub(super) fn make(run: &Run, chosen: &Chosen, dry_run: bool) -> Result<Made> {
+/// Makes a repository, and its key file unless that exists; with the master key of `like` when there is one.
+pub(super) fn make(run: &Run, chosen: &Chosen, like: Option<&Repository>, dry_run: bool) -> Result<Made> {
     let key = chosen.key()?;
     if let Some(folder) = chosen.place.folder() {
         if folder.join("config").exists() {
@@ -99,7 +119,10 @@ pub(super) fn make(run: &Run, chosen: &Chosen, dry_run: bool) -> Result<Made> {
         Some(path) => secret::generate(path)?,
         None => key.resolve()?,
     };
-    let repository = Arc::new(Repository::init(store, &password, run.open_options())?);
+    let repository = match like {
+        Some(like) => Repository::init_copy_of(like, store, &password, run.open_options())?,
+        None => Repository::init(store, &password, run.open_options())?,
+    };
     Ok(Made { id: Some(repository.id()), key_made: new_key })
 }
 

@@ -10,9 +10,8 @@ use lastgood_model::{Error, ErrorKind, NodeKind};
 use lastgood_ops::browse::{Descend, resolve, walk};
 
 pub(super) fn run(run: &Run, args: &Ls) -> Outcome {
-    let (repository, app) = run.open_one()?;
-    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
-    let reader = repository.reader()?;
+    let (held, snapshot) = run.open_with(&[&args.snapshot])?.one()?;
+    let reader = held.repository.reader()?;
     let path = args.path.as_deref().map(path_bytes).unwrap_or_default();
     let (path, node) = resolve(&reader, &snapshot, path)?;
     let line = |path: &[u8], node: &_| Some(if args.long { entry::long(path, node) } else { entry::short(path, node) });

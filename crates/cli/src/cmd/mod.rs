@@ -5,8 +5,10 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod copy;
 mod diff;
 mod doctor;
+mod each;
 mod entry;
 mod find;
 mod findings;
@@ -25,6 +27,7 @@ mod restore;
 mod restore_server;
 mod room;
 mod snapshots;
+mod spread;
 mod status;
 mod verify;
 
@@ -39,6 +42,7 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Init(args) => init::run(run, &args),
         Command::Backup(args) => backup::run(run, &args),
         Command::Restore(args) => restore::run(run, &args),
+        Command::Copy(args) => copy::run(run, &args),
         Command::Snapshots(args) => snapshots::run(run, &args),
         Command::Ls(args) => ls::run(run, &args),
         Command::Cat(args) => cat::run(run, &args),

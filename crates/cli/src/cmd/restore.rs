@@ -7,6 +7,7 @@ use crate::exit_code::ExitCode;
 use crate::output::Out;
 use crate::protection::last_good;
 use crate::run::{Run, path_bytes};
+use crate::several::Holding;
 use crate::{text, wiring};
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::restore::{Destination, PlanSummary, Removals, RestoreReport, RestoreRequest, plan as plan_restore};
@@ -38,10 +39,8 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
         }
     };
     let config = run.config()?;
-    let chosen = run.repository(config.as_ref())?;
-    let repository = run.open(&chosen)?;
-    let app = config.as_ref().map(|c| c.app.clone());
-    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
+    let (Holding { chosen, repository, app, .. }, snapshot) =
+        run.open_holding(config.as_ref(), &[&args.snapshot])?.one()?;
     let mut request = RestoreRequest {
         to,
         sources: args.sources.clone(),

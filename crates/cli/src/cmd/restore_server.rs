@@ -7,6 +7,7 @@ use crate::exit_code::ExitCode;
 use crate::output::Out;
 use crate::protection::last_good;
 use crate::run::Run;
+use crate::several::Holding;
 use crate::text;
 use crate::wiring::{self, Server};
 use lastgood_model::{Error, ErrorKind, Result};
@@ -19,11 +20,7 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
     if wiring::holds_password(url) {
         run.out.note("note: others on this machine can see a password in a command line; ~/.pgpass or PGPASSWORD keep it from them");
     }
-    let config = run.config()?;
-    let chosen = run.repository(config.as_ref())?;
-    let repository = run.open(&chosen)?;
-    let app = config.as_ref().map(|c| c.app.clone());
-    let snapshot = run.pick(&repository, &args.snapshot, app.as_deref())?;
+    let (Holding { repository, app, .. }, snapshot) = run.open_with(&[&args.snapshot])?.one()?;
     let request = wiring::server_request(args, &server)?;
     let monitor = run.monitor();
     let planned = plan_restore(&repository, &snapshot, request, &monitor).map_err(|error| match error.kind() {

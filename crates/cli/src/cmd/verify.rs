@@ -1,5 +1,6 @@
 //! `verify`: every byte in the repository, or a part of it in turn.
 
+use super::each::{Told, over_all};
 use super::{check, report};
 use crate::args::Verify;
 use crate::errors::Outcome;
@@ -8,13 +9,26 @@ use crate::local::state_folder;
 use crate::protection::last_good_but;
 use crate::run::Run;
 use crate::text;
-use lastgood_model::{Error, ErrorKind};
+use lastgood_model::{Error, ErrorKind, Result};
+use lastgood_repo::Repository;
 use lastgood_repo::check::{VerifyOptions, verify};
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
-    let (repository, app) = run.open_one()?;
+    let each =
+        |repository: &Arc<Repository>, app: Option<&str>, told: &mut Told<'_>| one(run, args, repository, app, told);
+    over_all(run, "lastgood.verifications", "lastgood.verify", each)
+}
+
+fn one(
+    run: &Run,
+    args: &Verify,
+    repository: &Arc<Repository>,
+    app: Option<&str>,
+    told: &mut Told<'_>,
+) -> Result<ExitCode> {
     let ledger = state_folder().map(|folder| folder.join("verify").join(format!("{}.ledger", repository.id())));
     let mut options = match (args.sample, args.within) {
         (Some(percent), _) => VerifyOptions::sample(percent, std::hash::RandomState::new().build_hasher().finish()),
@@ -33,11 +47,11 @@ pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Verifying", &monitor);
-    let outcome = verify(&repository, &monitor, &options);
+    let outcome = verify(repository, &monitor, &options);
     drop(progress);
     let found = outcome?;
     if !run.out.is_human() {
-        run.out.object(&found)?;
+        told.object(&found)?;
     } else {
         report::damage(&run.out, &found.damage, found.damage_total)?;
         check::notes(&run.out, &found.notes);
@@ -57,7 +71,7 @@ pub(super) fn run(run: &Run, args: &Verify) -> Outcome {
         } else {
             run.out.line(format!("DAMAGED: {}; {read}", text::counted(found.damage_total, "finding")))?;
             check::affected(&run.out, &found.snapshots_affected, found.counts.snapshots)?;
-            let last = last_good_but(&repository, app.as_deref(), &found.snapshots_affected)?;
+            let last = last_good_but(repository, app, &found.snapshots_affected)?;
             run.out.line(format!(
                 "Last good recovery point: {}",
                 last.map_or_else(|| "none".to_owned(), |last| last.describe())

@@ -116,17 +116,17 @@ fn several_repositories_are_each_backed_up_and_one_that_fails_does_not_stop_the_
     shop.run(["init"]).ok();
     shop.run(["backup"]).ok();
     assert!(shop.beside("other/config").exists());
-    shop.run(["snapshots"]).ends_with(2).says(&["2 repositories", "--repo: local, other"]);
+    shop.run(["snapshots"]).ok().says(&["local, other"]);
     shop.run(["snapshots", "--repo", "other"]).ok().says(&["shop ok"]);
     shop.run(["snapshots", "--repo", "../other"]).ok().says(&["shop ok"]);
     shop.run(["snapshots", "--repo", "othr"]).ends_with(2).says(&["did you mean \"other\"?"]);
 
     fs_err::remove_dir_all(shop.path("backups")).unwrap();
-    shop.run(["backup"]).ends_with(10).says(&["repository \"local\"", "Recovery point"]);
+    shop.run(["backup"]).ends_with(3).says(&["repository \"local\"", "Recovery point"]);
     let (code, both) = shop.json(["backup"]);
-    assert_eq!(code, Some(10));
-    assert_eq!(both["runs"][0]["type"], "lastgood.error", "{both}");
-    assert_eq!(both["runs"][1]["complete"], true, "{both}");
+    assert_eq!(code, Some(3));
+    assert_eq!(both["runs"][0]["complete"], true, "{both}");
+    assert_eq!(both["runs"][1]["type"], "lastgood.error", "{both}");
     let (_, list) = shop.json(["snapshots", "--repo", "other"]);
     assert_eq!(list["total"], 3);
 }

@@ -5,6 +5,7 @@
 mod backup;
 mod browse;
 mod config;
+mod copies;
 mod doctor;
 mod endings;
 mod forget;

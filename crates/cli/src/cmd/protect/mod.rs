@@ -300,6 +300,6 @@ fn prepare(run: &Run, chosen: &Chosen) -> Result<(bool, Option<PathBuf>)> {
         drop(run.open(chosen)?);
         return Ok((false, None));
     }
-    let made = init::make(run, chosen, false)?;
+    let made = init::make(run, chosen, None, false)?;
     Ok((true, made.key_made))
 }
