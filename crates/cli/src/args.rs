@@ -143,8 +143,8 @@ pub(crate) struct Protect {
 /// `init`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --copy-of both repositories share one master key: copies between them need not be opened and sealed again, which is
-several times as fast. Each has a key file of its own, and whoever gets hold of one of them can read both repositories.
+With --copy-of both repositories share one master key, so that copies between them move as they are sealed.
+Each has a key of its own, and yet: whoever gets hold of one of the two keys can read both repositories.
 
 Examples:
   lastgood init
@@ -337,8 +337,8 @@ pub(crate) enum Owners {
 /// `copy`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Points that are there already are not sent again, and of the others only what the other repository lacks. A copy that was
-interrupted is continued by running it again.
+Points that are there already are not sent again, and of the others only what is lacking there.
+A copy that was interrupted is continued by running it again.
 
 Examples:
   lastgood copy local offsite                    whatever offsite lacks
@@ -357,6 +357,9 @@ pub(crate) struct CopyPoints {
     /// The file with the key of FROM [default: as configured, else the same as for TO]
     #[arg(long, value_name = "FILE")]
     pub(crate) from_key_file: Option<PathBuf>,
+    /// Send also what TO has lost of recovery points that it has: packs that are gone or cut short
+    #[arg(long)]
+    pub(crate) mend: bool,
     /// Tell what would be sent, send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -280,7 +280,7 @@ impl Words {
                 let names = line.trim_start().split("  ").next().unwrap();
                 self.options.extend(options_in(names));
             }
-            if let Some((_, aliases)) = line.split_once("[aliases: ") {
+            if let Some((_, aliases)) = line.split_once("[alias: ") {
                 self.options.extend(options_in(aliases));
             }
         }

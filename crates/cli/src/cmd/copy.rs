@@ -33,7 +33,7 @@ pub(super) fn run(run: &Run, args: &CopyPoints) -> Outcome {
     let app = config.as_ref().map(|config| config.app.as_str());
     let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
     let wanted = choose(&source, &selectors, app, |id, error| damaged.push((id, error)))?;
-    let (report, took) = send(run, &source, &target, &wanted, args.dry_run)?;
+    let (report, took) = send(run, &source, &target, &wanted, CopyOptions { dry_run: args.dry_run, mend: args.mend })?;
     if run.out.is_human() {
         tell(run, (&from, &to), &report, took)?;
     } else {
@@ -58,12 +58,12 @@ pub(super) fn send(
     from: &Arc<Repository>,
     to: &Arc<Repository>,
     wanted: &[SnapshotId],
-    dry_run: bool,
+    options: CopyOptions,
 ) -> Result<(CopyReport, Duration)> {
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Copying", &monitor);
-    let outcome = copy(from, to, wanted, &monitor, CopyOptions { dry_run });
+    let outcome = copy(from, to, wanted, &monitor, options);
     drop(progress);
     Ok((outcome?, began.elapsed()))
 }
@@ -102,7 +102,10 @@ fn tell(run: &Run, (from, to): (&Chosen, &Chosen), report: &CopyReport, took: Du
     if sent > TOLD_MAX {
         run.out.line(format!("  and {} older", text::count((sent - TOLD_MAX) as u64)))?;
     }
-    if sent > 0 {
+    if sent > 0 || report.blobs > 0 {
+        if sent == 0 {
+            run.out.line(format!("Some of what {} had of them was lost there", to.word()))?;
+        }
         run.out.line(traffic(report, took))?;
     }
     tell_failed(run, from, report)?;

@@ -19,7 +19,7 @@ use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::backup::is_of_sources;
 use lastgood_ops::copy::{Behind, behind};
 use lastgood_repo::Repository;
-use lastgood_repo::copy::{CopyReport, PointState};
+use lastgood_repo::copy::{CopyOptions, CopyReport, PointState};
 use serde_json::Map;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +189,7 @@ impl Spreading<'_> {
         self.run.remember_repository(from);
         let fetched = self.fetch(&to, from)?;
         let behind = behind(from, &to, self.app, &[self.point])?;
-        let (report, took) = copy::send(self.run, from, &to, &behind.send, false)?;
+        let (report, took) = copy::send(self.run, from, &to, &behind.send, CopyOptions::default())?;
         Ok(Sent { report, took, behind, fetched, point: self.point })
     }
 
@@ -200,7 +200,7 @@ impl Spreading<'_> {
         if missed.is_empty() {
             return Ok(None);
         }
-        match copy::send(self.run, other, first, &missed, false) {
+        match copy::send(self.run, other, first, &missed, CopyOptions::default()) {
             Ok((report, _)) => Ok(Some(report)),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             // The new point is worth more than older ones.

@@ -190,8 +190,11 @@ fn points_are_chosen_by_selectors_and_restored_by_the_id_they_had_first() {
     // restic knows it, too: what it copies itself is the same.
     let (local, offsite) = (restic(&shop, true), restic(&shop, false));
     offsite.check_read_data().unwrap();
-    assert_eq!(offsite.snapshots().unwrap().len(), 1);
-    drop(local);
+    local.copy_to(&offsite, &[]).unwrap();
+    assert_eq!(offsite.snapshots().unwrap().len(), 2);
+    shop.run(["copy", "local", "offsite"]).ok().says(&["Nothing to copy to offsite: 2 recovery points"]);
+    shop.run(["copy", "offsite", "local"]).ok().says(&["Nothing to copy to local: 2 recovery points"]);
+    offsite.check_read_data().unwrap();
 }
 
 #[test]
@@ -208,10 +211,13 @@ fn a_damaged_point_is_named_and_the_others_are_copied() {
 }
 
 #[test]
-fn another_processs_lock_keeps_nobody_from_copying_and_a_killed_copy_is_continued() {
+fn a_copy_that_was_killed_again_and_again_is_continued() {
     let shop = twins();
-    fs_err::write(shop.path("uploads/big"), (0..40_000_000u32).map(|n| (n * n >> 7) as u8).collect::<Vec<_>>())
-        .unwrap();
+    fs_err::write(
+        shop.path("uploads/big"),
+        (0..40_000_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect::<Vec<_>>(),
+    )
+    .unwrap();
     shop.run(["backup", "--repo", "local"]).ok();
     for pause in [5, 20, 60, 150, 400] {
         let mut child = shop.command(["copy", "local", "offsite"]).spawn().unwrap();

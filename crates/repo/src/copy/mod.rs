@@ -43,6 +43,9 @@ pub use points::{is_same_point, missing_points};
 pub struct CopyOptions {
     /// Find out what would be sent, write nothing.
     pub dry_run: bool,
+    /// Look at points that the target has already, too, and send what is missing of them there: packs that are gone, or cut
+    /// short.
+    pub mend: bool,
 }
 
 /// What became of one point.
@@ -138,7 +141,11 @@ pub fn copy(
         lacking.extend(snapshot.map(|snapshot| (report.points.len(), snapshot)));
         report.points.push(point);
     }
-    if lacking.is_empty() {
+    let mendable = match options.mend {
+        true => points::roots_there(from, &report)?,
+        false => Vec::new(),
+    };
+    if lacking.is_empty() && mendable.is_empty() {
         return Ok(report);
     }
     let ends = Ends::open(from, to)?;
@@ -146,7 +153,7 @@ pub fn copy(
     report.packs_adopted = adopted.packs.len() as u64;
     report.index_was_lost = adopted.index_was_lost;
 
-    let roots: Vec<_> = lacking.iter().map(|(_, snapshot)| snapshot.file.tree).collect();
+    let roots: Vec<_> = lacking.iter().map(|(_, snapshot)| snapshot.file.tree).chain(mendable).collect();
     let wanted = walk::walk(&ends, &roots, monitor)?;
     report.trees = wanted.trees;
     let bytes: u64 = wanted.needs.iter().map(|need| need.bytes).sum();

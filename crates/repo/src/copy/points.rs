@@ -3,9 +3,9 @@
 //! A point is the same in two repositories when it has the same id, or the same tree at the same moment: the root of a
 //! tree is a hash over everything below it, so that this holds whoever copied it, and whatever tags it got since.
 
-use super::{CopiedPoint, PointState, is_loss};
+use super::{CopiedPoint, CopyReport, PointState, is_loss};
 use crate::repository::{Repository, Snapshot};
-use lastgood_model::{ErrorKind, Result, SnapshotId};
+use lastgood_model::{ErrorKind, Result, SnapshotId, TreeId};
 
 /// Whether two snapshots, of whichever repositories, stand for the same recovery point.
 pub fn is_same_point(a: &Snapshot, b: &Snapshot) -> bool {
@@ -15,6 +15,12 @@ pub fn is_same_point(a: &Snapshot, b: &Snapshot) -> bool {
 /// Those of `points` that are not among `there`.
 pub fn missing_points<'a>(points: &'a [Snapshot], there: &[Snapshot]) -> Vec<&'a Snapshot> {
     points.iter().filter(|point| !there.iter().any(|other| is_same_point(point, other))).collect()
+}
+
+/// The roots of those wanted points that the target has already.
+pub(super) fn roots_there(from: &Repository, report: &CopyReport) -> Result<Vec<TreeId>> {
+    let there = report.points.iter().filter(|point| point.state == PointState::There);
+    there.map(|point| from.snapshot(point.snapshot).map(|snapshot| snapshot.file.tree)).collect()
 }
 
 /// Looks at one wanted point. When it is to be sent, its snapshot comes along.

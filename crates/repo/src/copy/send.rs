@@ -111,19 +111,20 @@ impl Sending<'_> {
     fn at_once(&self, need: &Need, id: PackId, size: u64, buffers: &mut Buffers) -> Result<bool> {
         let Ends { source, target, .. } = self.ends;
         let key = StoreKey::new(ObjectKind::Pack, id);
-        let mut bytes = match source.store.get(&key) {
-            Ok(bytes) => bytes,
+        let Buffers { bytes, envelope, plain } = buffers;
+        match source.store.get_range(&key, 0, size as usize, bytes) {
+            Ok(()) => {}
             Err(error) if is_loss(&error) => return Ok(false),
             Err(error) => return Err(error.context(format!("read pack {id}"))),
-        };
-        let Ok(blobs) = header_of(&bytes, &source.sealer) else { return Ok(false) };
+        }
+        let Ok(blobs) = header_of(bytes, &source.sealer) else { return Ok(false) };
         let wanted = self.wanted_of(id, &blobs);
         if wanted.len() != need.blobs as usize {
             // The index tells otherwise than the pack itself.
             return Ok(false);
         }
-        if self.same_key && need.bytes_as_pack == size && wanted.len() == blobs.len() && sha256(&bytes) == id.0.0 {
-            target.store.put(&key, &[&bytes])?;
+        if self.same_key && need.bytes_as_pack == size && wanted.len() == blobs.len() && sha256(bytes) == id.0.0 {
+            target.store.put(&key, &[bytes])?;
             self.packer.enter_whole(id, size, blobs)?;
             self.packs_whole.fetch_add(1, Relaxed);
             self.count(u64::from(need.blobs), need.bytes);
@@ -131,7 +132,7 @@ impl Sending<'_> {
         }
         for blob in wanted {
             let range = blob.offset as usize..blob.end() as usize;
-            self.one(&blob, Ok(&mut bytes[range]), &mut buffers.envelope, &mut buffers.plain)?;
+            self.one(&blob, Ok(&mut bytes[range]), envelope, plain)?;
         }
         Ok(true)
     }

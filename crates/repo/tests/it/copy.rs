@@ -102,7 +102,7 @@ fn only_what_is_missing_is_sent_and_a_rehearsal_tells_it_and_writes_nothing() {
     for to in [twin(&from), Rig::new()] {
         run(&from, &to, &[first]);
         let before = to.store.keys();
-        let options = CopyOptions { dry_run: true };
+        let options = CopyOptions { dry_run: true, mend: false };
         let store = Arc::new(RecordStore::new(from.store.clone()));
         let source = from.open_through(store.clone(), system_clock()).unwrap();
         let told = copy(&source, &to.open(), &[first, second, third], &Monitor::new(), options).unwrap();
@@ -268,6 +268,29 @@ fn a_target_that_lost_its_index_is_mended_on_the_way() {
 }
 
 #[test]
+fn what_the_target_has_lost_of_its_points_is_sent_again_when_told() {
+    let from = Rig::new();
+    let points = three_points(&from);
+    for to in [twin(&from), Rig::new()] {
+        run(&from, &to, &points);
+        let packs = to.keys_of(ObjectKind::Pack);
+        to.store.remove(&packs[0]).unwrap();
+        to.store.damage(packs.last().unwrap(), |bytes| bytes.truncate(bytes.len() / 2)).unwrap();
+        let plain = run(&from, &to, &points);
+        assert_eq!((states(&plain), plain.blobs), (vec![PointState::There; 3], 0));
+        let options = CopyOptions { mend: true, dry_run: false };
+        let mended = copy(&from.open(), &to.open(), &points, &Monitor::new(), options).unwrap();
+        assert_eq!(states(&mended), [PointState::There; 3]);
+        assert!(mended.blobs > 0, "{mended:?}");
+        assert_eq!(to.snapshots().len(), 3);
+        for point in &mended.points {
+            let copied = point.copy.unwrap();
+            assert!(contents(&from.open(), point.snapshot).unwrap() == contents(&to.open(), copied).unwrap());
+        }
+    }
+}
+
+#[test]
 fn a_store_that_fails_or_a_wish_to_stop_ends_the_copy_and_publishes_nothing() {
     let from = Rig::new();
     let points = three_points(&from);
@@ -281,7 +304,7 @@ fn a_store_that_fails_or_a_wish_to_stop_ends_the_copy_and_publishes_nothing() {
         copy(&source, &target, &points, &Monitor::new(), CopyOptions::default())
     };
     assert_eq!(end(Op::Put, ObjectKind::Pack, true, ErrorKind::NoSpace).unwrap_err().kind(), ErrorKind::NoSpace);
-    assert_eq!(end(Op::Get, ObjectKind::Pack, false, ErrorKind::Retry).unwrap_err().kind(), ErrorKind::Retry);
+    assert_eq!(end(Op::GetRange, ObjectKind::Pack, false, ErrorKind::Retry).unwrap_err().kind(), ErrorKind::Retry);
     let monitor = Monitor::new();
     monitor.cancel();
     let stopped = copy(&from.open(), &to.open(), &points, &monitor, CopyOptions::default());
