@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a copy waits for somebody who deletes.
+const LOCK_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Points told one by one.
 const TOLD_MAX: usize = 20;
 
@@ -33,7 +35,13 @@ pub(super) fn run(run: &Run, args: &CopyPoints) -> Outcome {
     let app = config.as_ref().map(|config| config.app.as_str());
     let mut damaged: Vec<(SnapshotId, Error)> = Vec::new();
     let wanted = choose(&source, &selectors, app, |id, error| damaged.push((id, error)))?;
-    let (report, took) = send(run, &source, &target, &wanted, CopyOptions { dry_run: args.dry_run, mend: args.mend })?;
+    let (report, took) = send(
+        run,
+        &source,
+        &target,
+        &wanted,
+        CopyOptions { dry_run: args.dry_run, mend: args.mend, ..CopyOptions::default() },
+    )?;
     if run.out.is_human() {
         tell(run, (&from, &to), &report, took)?;
     } else {
@@ -60,6 +68,7 @@ pub(super) fn send(
     wanted: &[SnapshotId],
     options: CopyOptions,
 ) -> Result<(CopyReport, Duration)> {
+    let options = CopyOptions { lock_wait: LOCK_WAIT, ..options };
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Copying", &monitor);

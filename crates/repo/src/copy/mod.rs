@@ -30,11 +30,13 @@ use crate::pipe::Packer;
 use crate::read::BlobReader;
 use crate::repository::{Repository, Snapshot};
 use crate::session::leftovers::{Adopted, Found};
-use lastgood_model::{Error, ErrorKind, Id, Monitor, Result, SnapshotId, Time};
+use lastgood_model::store::ObjectKind;
+use lastgood_model::{Error, ErrorKind, Id, Monitor, PackId, Result, SnapshotId, Time};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 pub use points::{is_same_point, missing_points};
 
@@ -46,6 +48,8 @@ pub struct CopyOptions {
     /// Look at points that the target has already, too, and send what is missing of them there: packs that are gone, or cut
     /// short.
     pub mend: bool,
+    /// How long to wait for somebody who deletes from either repository.
+    pub lock_wait: Duration,
 }
 
 /// What became of one point.
@@ -128,8 +132,9 @@ pub fn copy(
     if from.id() == to.id() && from.location() == to.location() {
         return Err(Error::invalid(format!("{} cannot be copied into itself", from.location())));
     }
-    let _source_lock = reading_lock(from)?;
-    let lock = to.lock(if options.dry_run { LockMode::Reading } else { LockMode::Shared })?;
+    let _source_lock = reading_lock(from, options.lock_wait, monitor)?;
+    let mode = if options.dry_run { LockMode::Reading } else { LockMode::Shared };
+    let lock = to.lock_within(mode, options.lock_wait, monitor)?;
     // Snapshots before indexes, so that an index knows all that they refer to.
     let there = to.snapshots(|id, error| {
         tracing::warn!("recovery point {} at {} is damaged: {}", id.short(), to.location(), error.chain());
@@ -184,20 +189,18 @@ pub fn copy(
     report.packs = packs.len() as u64;
     report.bytes_written = packs.iter().map(|(_, bytes)| bytes).sum();
     monitor.check_cancelled()?;
-    if !lock.is_sound() {
-        ends.reexamine(to)?;
-    }
+    let hold = Hold { to, ends: &ends, lock: Some(lock), wait: options.lock_wait };
     let is_whole = wanted.lost.is_empty() && sent.blobs == wanted.blobs();
     let mut lost = wanted.lost;
     lost.extend(sent.lost);
     let judge = (!is_whole).then(|| publish::Judge::new(&ends, &lost, true));
-    publish::publish(from, to, judge, &lacking, report, monitor)
+    publish::publish(from, hold, judge, &lacking, report, monitor)
 }
 
 /// A lock that keeps others from deleting what is being read. Where none can be written, because the store is read-only
 /// or full, the copy goes on without: every blob is verified anyway.
-fn reading_lock(from: &Repository) -> Result<Option<LockGuard>> {
-    match from.lock(LockMode::Reading) {
+fn reading_lock(from: &Repository, wait: Duration, monitor: &Monitor) -> Result<Option<LockGuard>> {
+    match from.lock_within(LockMode::Reading, wait, monitor) {
         Ok(lock) => Ok(Some(lock)),
         Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace | ErrorKind::Unsupported) => {
             tracing::warn!(error = %error.chain(), "copying without a lock on the source; nobody may prune it meanwhile");
@@ -213,15 +216,19 @@ struct Ends {
     source_repository: Arc<Repository>,
     target: BlobReader,
     /// Packs in the target, listed before its index was read.
-    present: std::collections::HashMap<Id, u64>,
+    present: HashMap<Id, u64>,
+    /// Packs that somebody is about to delete from the target. One of these must not come back under its name: it would be
+    /// deleted all the same.
+    doomed: HashSet<PackId>,
 }
 
 impl Ends {
     fn open(from: &Arc<Repository>, to: &Repository) -> Result<Self> {
         let source = from.reader()?;
+        let doomed = crate::gc::doomed(to)?;
         let (index, present) = to.load_index_of_present_packs()?;
         let target = BlobReader::new(to.store.clone(), to.sealer.clone(), index);
-        Ok(Self { source, source_repository: from.clone(), target, present })
+        Ok(Self { source, source_repository: from.clone(), target, present, doomed })
     }
 
     fn adopt(&self, to: &Repository, there: &[Snapshot], lock: &LockGuard, dry_run: bool) -> Result<Adopted> {
@@ -229,16 +236,33 @@ impl Ends {
         let locks = lock.findings;
         Found { repository: to, index, present: &self.present, snapshots: there, locks, dry_run, all: false }.adopt()
     }
+}
 
-    /// After our lock in the target may have been taken for stale: everything the new points rely upon must be there.
-    fn reexamine(&self, to: &Repository) -> Result<()> {
-        let stored: HashSet<Id> =
-            to.store.list(lastgood_model::store::ObjectKind::Pack)?.into_iter().map(|(id, _)| id).collect();
-        match self.target.index.packs().into_iter().find(|id| !stored.contains(&id.0)) {
+/// Our lock in the target.
+struct Hold<'a> {
+    to: &'a Repository,
+    ends: &'a Ends,
+    lock: Option<LockGuard>,
+    wait: Duration,
+}
+
+impl Hold<'_> {
+    /// Makes sure that everything the new points rely upon is there and stays. When our lock may have been taken for stale
+    /// meanwhile, another one is taken, and everything is looked at again.
+    fn secure(&mut self, monitor: &Monitor) -> Result<()> {
+        if self.lock.as_ref().is_some_and(LockGuard::is_sound) {
+            return Ok(());
+        }
+        let to = self.to;
+        self.lock = Some(to.lock_within(LockMode::Shared, self.wait, monitor)?);
+        let going = crate::gc::going(to)?;
+        let stored: HashSet<Id> = to.store.list(ObjectKind::Pack)?.into_iter().map(|(id, _)| id).collect();
+        let is_lost = |id: &PackId| !stored.contains(&id.0) || going.contains(id);
+        match self.ends.target.index.packs().into_iter().find(is_lost) {
             None => Ok(()),
             Some(id) => Err(Error::new(
                 ErrorKind::Retry,
-                format!("pack {id} was removed from {} while this copy had lost its lock; no recovery point was published there", to.location()),
+                format!("pack {id} was removed from {} while this copy had lost its lock; nothing was published there", to.location()),
             )
             .with_hint("run the copy again; this happens when the machine slept during a copy and another program pruned meanwhile")),
         }

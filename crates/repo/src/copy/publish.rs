@@ -1,7 +1,7 @@
 //! The last step: snapshot objects, of points that are whole in the target.
 
 use super::walk::{Lost, references};
-use super::{CopyReport, Ends, PointState};
+use super::{CopyReport, Ends, Hold, PointState};
 use crate::index::{BlobKind, BlobRef};
 use crate::repository::{Repository, Snapshot, put_unpacked};
 use crate::sha256::sha256;
@@ -93,12 +93,14 @@ pub(super) fn rehearse(
 /// Publishes every point that is whole: `judge` tells, and without one all are.
 pub(super) fn publish(
     from: &Repository,
-    to: &Repository,
+    mut hold: Hold<'_>,
     mut judge: Option<Judge<'_>>,
     lacking: &[(usize, Snapshot)],
     mut report: CopyReport,
     monitor: &Monitor,
 ) -> Result<CopyReport> {
+    let to = hold.to;
+    hold.secure(monitor)?;
     to.store.sync()?;
     let mut written = Vec::new();
     for (place, snapshot) in lacking {
@@ -113,6 +115,10 @@ pub(super) fn publish(
         written.push((*place, snapshot, id.with_context(act)?));
     }
     to.store.sync().context("write snapshots")?;
+    // The machine may have slept since the last look.
+    if let Err(error) = hold.secure(monitor) {
+        withdraw(&hold, &written, monitor, error)?;
+    }
     for (place, snapshot, id) in written {
         let read_back = to.snapshot(id).context("read back snapshot")?;
         if read_back.file.tree != snapshot.file.tree {
@@ -121,6 +127,42 @@ pub(super) fn publish(
         report.points[place].copy = Some(id);
     }
     Ok(report)
+}
+
+/// Takes back snapshot objects that were just written, as far as something of them is gone by now: nobody was told that they
+/// are there. Those that are whole stay, since somebody else may have sent the same point and rely on it. Fails with
+/// `error` unless all are whole.
+fn withdraw(
+    hold: &Hold<'_>,
+    written: &[(usize, &Snapshot, SnapshotId)],
+    monitor: &Monitor,
+    error: Error,
+) -> Result<()> {
+    let to = hold.to;
+    let (fresh, none) = (Ends::open(&hold.ends.source_repository, to)?, Lost::new());
+    let mut judge = Judge::new(&fresh, &none, true);
+    let mut broken = Vec::new();
+    for (_, snapshot, id) in written {
+        if judge.look_at(snapshot.file.tree, 0, monitor)?.is_some() {
+            broken.push(*id);
+        }
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let remove = |id: &SnapshotId| to.store.remove(&StoreKey::new(ObjectKind::Snapshot, *id));
+    let removed: Result<()> = broken.iter().try_for_each(remove).and_then(|()| to.store.sync());
+    Err(match removed {
+        Ok(()) => error,
+        Err(second) => {
+            let ids: Vec<String> = broken.iter().map(|id| format!("snapshots/{id}")).collect();
+            error.with_hint(format!(
+                "these objects could not be taken back ({}) and lack data; remove them, and run the copy again: {}",
+                second.chain(),
+                ids.join(", ")
+            ))
+        }
+    })
 }
 
 /// Marks a point as failed when there is a reason; true when there is.

@@ -123,7 +123,8 @@ impl Sending<'_> {
             // The index tells otherwise than the pack itself.
             return Ok(false);
         }
-        if self.same_key && need.bytes_as_pack == size && wanted.len() == blobs.len() && sha256(bytes) == id.0.0 {
+        let may_move = self.same_key && !self.ends.doomed.contains(&id);
+        if may_move && need.bytes_as_pack == size && wanted.len() == blobs.len() && sha256(bytes) == id.0.0 {
             target.store.put(&key, &[bytes])?;
             self.packer.enter_whole(id, size, blobs)?;
             self.packs_whole.fetch_add(1, Relaxed);

@@ -102,7 +102,7 @@ fn only_what_is_missing_is_sent_and_a_rehearsal_tells_it_and_writes_nothing() {
     for to in [twin(&from), Rig::new()] {
         run(&from, &to, &[first]);
         let before = to.store.keys();
-        let options = CopyOptions { dry_run: true, mend: false };
+        let options = CopyOptions { dry_run: true, ..CopyOptions::default() };
         let store = Arc::new(RecordStore::new(from.store.clone()));
         let source = from.open_through(store.clone(), system_clock()).unwrap();
         let told = copy(&source, &to.open(), &[first, second, third], &Monitor::new(), options).unwrap();
@@ -278,7 +278,7 @@ fn what_the_target_has_lost_of_its_points_is_sent_again_when_told() {
         to.store.damage(packs.last().unwrap(), |bytes| bytes.truncate(bytes.len() / 2)).unwrap();
         let plain = run(&from, &to, &points);
         assert_eq!((states(&plain), plain.blobs), (vec![PointState::There; 3], 0));
-        let options = CopyOptions { mend: true, dry_run: false };
+        let options = CopyOptions { mend: true, ..CopyOptions::default() };
         let mended = copy(&from.open(), &to.open(), &points, &Monitor::new(), options).unwrap();
         assert_eq!(states(&mended), [PointState::There; 3]);
         assert!(mended.blobs > 0, "{mended:?}");
