@@ -29,6 +29,8 @@ pub(crate) struct Holding {
     pub(crate) snapshots: Vec<Snapshot>,
     /// The config's application.
     pub(crate) app: Option<String>,
+    /// Names of other repositories that hold them, too.
+    pub(crate) also: Vec<String>,
 }
 
 impl Holding {
@@ -75,7 +77,7 @@ impl Run {
             let snapshots = selectors.iter().map(|selector| pick(&repository, selector, app.as_deref()));
             let snapshots = snapshots.collect::<Result<Vec<_>>>()?;
             self.remember_picked(&snapshots);
-            return Ok(Holding { chosen: chosen.clone(), repository, snapshots, app });
+            return Ok(Holding { chosen: chosen.clone(), repository, snapshots, app, also: Vec::new() });
         }
         let (opened, failed) = self.open_reachable(all)?;
         let reachable: Vec<&Repository> = opened.iter().map(|opened| &*opened.repository).collect();
@@ -91,15 +93,19 @@ impl Run {
         for selector in &selectors {
             wanted.push(pick_among(&reachable, selector, app.as_deref(), damaged)?);
         }
-        for Opened { chosen, repository } in &opened {
-            let there = repository.snapshots(|_, _| {})?;
+        let mut holders = Vec::new();
+        for opened in opened {
+            let there = opened.repository.snapshots(|_, _| {})?;
             let held = wanted.iter().map(|point| there.iter().find(|other| is_same_point(other, point)).cloned());
-            if let Some(snapshots) = held.collect::<Option<Vec<_>>>() {
-                self.out.note(format!("note: read from {}", chosen.describe()));
-                self.remember_picked(&snapshots);
-                self.remember_repository(repository);
-                return Ok(Holding { chosen: chosen.clone(), repository: repository.clone(), snapshots, app });
-            }
+            holders.extend(held.collect::<Option<Vec<_>>>().map(|snapshots| (opened, snapshots)));
+        }
+        let mut holders = holders.into_iter();
+        if let Some((Opened { chosen, repository }, snapshots)) = holders.next() {
+            self.out.note(format!("note: read from {}", chosen.describe()));
+            self.remember_picked(&snapshots);
+            self.remember_repository(&repository);
+            let also = holders.map(|(opened, _)| opened.chosen.word()).collect();
+            return Ok(Holding { chosen, repository, snapshots, app, also });
         }
         let ids: Vec<String> = wanted.iter().map(|point| point.id.short()).collect();
         Err(Error::new(ErrorKind::Absent, format!("no repository has all of {}", ids.join(", ")))

@@ -39,7 +39,7 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
         }
     };
     let config = run.config()?;
-    let (Holding { chosen, repository, app, .. }, snapshot) =
+    let (Holding { chosen, repository, app, also, .. }, snapshot) =
         run.open_holding(config.as_ref(), &[&args.snapshot])?.one()?;
     let mut request = RestoreRequest {
         to,
@@ -86,6 +86,9 @@ pub(super) fn run(run: &Run, args: &Restore) -> Outcome {
     let restored = outcome.map_err(|error| interrupted(error, &repository, app.as_deref()))?;
     if run.out.is_human() {
         tell(&run.out, &restored, planning + began.elapsed())?;
+        if let (ExitCode::Damage, Some(other)) = (exit_code(&restored), also.first()) {
+            run.out.line(format!("{other} has this recovery point, too: run the same command with --repo {other}"))?;
+        }
     } else {
         run.out.object(&restored)?;
     }

@@ -198,6 +198,15 @@ fn points_are_chosen_by_selectors_and_restored_by_the_id_they_had_first() {
 }
 
 #[test]
+fn a_restore_that_meets_damage_says_who_else_has_the_point() {
+    let shop = twins();
+    shop.run(["backup"]).ok();
+    damage(&largest(shop.objects("data")));
+    shop.run(["restore", "latest", "--to", "back"]).ends_with(5).says(&["offsite has this recovery point, too"]);
+    shop.run(["restore", "latest", "--to", "whole", "--repo", "offsite"]).ok();
+}
+
+#[test]
 fn a_damaged_point_is_named_and_the_others_are_copied() {
     let shop = twins();
     fs_err::write(shop.path("uploads/big"), vec![7; 300_000]).unwrap();

@@ -6,8 +6,9 @@ use lastgood_model::store::{ObjectKind, Store};
 use lastgood_model::{ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::copy::{CopyOptions, CopyReport, PointState, copy};
 use lastgood_repo::crypto::Password;
+use lastgood_repo::gc::{PruneOptions, prune};
 use lastgood_repo::lock::system_clock;
-use lastgood_repo::{OpenOptions, Repository};
+use lastgood_repo::{LockMode, OpenOptions, Repository};
 use lastgood_stores::{Fault, FaultStore, MemoryStore, Op, RecordStore};
 use lastgood_testkit::rng::Rng;
 use std::sync::Arc;
@@ -288,6 +289,28 @@ fn what_the_target_has_lost_of_its_points_is_sent_again_when_told() {
             assert!(contents(&from.open(), point.snapshot).unwrap() == contents(&to.open(), copied).unwrap());
         }
     }
+}
+
+#[test]
+fn a_pack_that_is_doomed_in_the_target_does_not_come_back_under_its_name() {
+    let from = Rig::new();
+    let points = three_points(&from);
+    let to = twin(&from);
+    run(&from, &to, &points);
+    to.keys_of(ObjectKind::Snapshot).iter().for_each(|key| to.store.remove(key).unwrap());
+    // The packs are doomed, and somebody who works there keeps them from being removed.
+    let target = to.open();
+    let held = target.lock(LockMode::Shared).unwrap();
+    let outcome = prune(&to.open(), &Monitor::new(), &PruneOptions::default());
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Locked);
+    drop(held);
+    let doomed = pack_ids(&to.store);
+    let report = run(&from, &to, &points);
+    assert_eq!(report.packs_whole, 0, "{report:?}");
+    assert_equal(&from, &to, &report);
+    prune(&to.open(), &Monitor::new(), &PruneOptions::default()).unwrap();
+    assert!(pack_ids(&to.store).iter().all(|id| !doomed.contains(id)));
+    assert_equal(&from, &to, &report);
 }
 
 #[test]
