@@ -18,8 +18,8 @@ use crate::text;
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::backup::is_of_sources;
 use lastgood_ops::copy::{Behind, behind};
-use lastgood_repo::Repository;
 use lastgood_repo::copy::{CopyOptions, CopyReport, PointState};
+use lastgood_repo::{Repository, Snapshot};
 use serde_json::Map;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,13 +56,23 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
     }
     let tried = failed.len();
     if let Some(point) = taken.report.snapshot {
-        let spreading = Spreading { run, app: &config.app, place, taken: &taken, point };
+        let before = taken.repository.snapshots(|_, _| {})?.into_iter().filter(|s| s.id != point).collect();
+        let spreading = Spreading { run, app: &config.app, place, taken: &taken, point, before };
+        // First everything comes together in the one that took the capture, and then from there to each.
+        let mut others = Vec::new();
         for chosen in all.iter().skip(tried + 1) {
+            match spreading.open(chosen) {
+                Ok(other) => others.push(other),
+                Err(error) => failed.push((chosen, error)),
+            }
+        }
+        for other in others {
             if run.stop.is_stopped() {
                 code = code.or(ExitCode::Interrupted);
                 break;
             }
-            match spreading.send_to(chosen) {
+            let chosen = other.chosen;
+            match spreading.send_to(other) {
                 Ok(sent) => {
                     code = code.or(sent.exit_code());
                     match &mut list {
@@ -73,10 +83,12 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
                 Err(error) => failed.push((chosen, error)),
             }
         }
-        // The one that took the capture may itself have been away before.
     }
     for (chosen, error) in failed {
-        code = code.or(ExitCode::Problems);
+        code = code.or(match error.kind() {
+            ErrorKind::Cancelled => ExitCode::Interrupted,
+            _ => ExitCode::Problems,
+        });
         let error = error.context(match taken.report.snapshot {
             Some(point) => format!("recovery point {} is NOT in {}", point.short(), chosen.describe()),
             None => format!("{} cannot be used", chosen.describe()),
@@ -146,6 +158,15 @@ struct Spreading<'a> {
     place: &'a Chosen,
     taken: &'a Taken,
     point: SnapshotId,
+    /// What that repository had before.
+    before: Vec<Snapshot>,
+}
+
+/// Another repository, with what was fetched from it: points captured there while the first one could not be used.
+struct Other<'a> {
+    chosen: &'a Chosen,
+    repository: Arc<Repository>,
+    fetched: Option<CopyReport>,
 }
 
 /// What was sent into one repository, and fetched from it.
@@ -153,7 +174,6 @@ struct Sent {
     report: CopyReport,
     took: Duration,
     behind: Behind,
-    /// Points that it had and the first one had not: captured there while the first one could not be used.
     fetched: Option<CopyReport>,
     point: SnapshotId,
 }
@@ -182,21 +202,26 @@ impl Sent {
 }
 
 impl Spreading<'_> {
-    fn send_to(&self, chosen: &Chosen) -> Result<Sent> {
-        let from = &self.taken.repository;
-        let to = self.run.open(chosen)?;
+    fn open<'c>(&self, chosen: &'c Chosen) -> Result<Other<'c>> {
+        let first = &self.taken.repository;
+        let repository = self.run.open(chosen)?;
         // The run is about the repository that has the point.
-        self.run.remember_repository(from);
-        let fetched = self.fetch(&to, from)?;
+        self.run.remember_repository(first);
+        let fetched = self.fetch(chosen, &repository, first)?;
+        Ok(Other { chosen, repository, fetched })
+    }
+
+    fn send_to(&self, other: Other<'_>) -> Result<Sent> {
+        let from = &self.taken.repository;
+        let Other { repository: to, fetched, .. } = other;
         let behind = behind(from, &to, self.app, &[self.point])?;
         let (report, took) = copy::send(self.run, from, &to, &behind.send, CopyOptions::default())?;
         Ok(Sent { report, took, behind, fetched, point: self.point })
     }
 
     /// Points that were captured in `other` while the first repository could not be used.
-    fn fetch(&self, other: &Arc<Repository>, first: &Arc<Repository>) -> Result<Option<CopyReport>> {
-        let before: Vec<_> = first.snapshots(|_, _| {})?.into_iter().filter(|s| s.id != self.point).collect();
-        let missed = lastgood_ops::copy::since(other, &before, self.app)?;
+    fn fetch(&self, chosen: &Chosen, other: &Arc<Repository>, first: &Arc<Repository>) -> Result<Option<CopyReport>> {
+        let missed = lastgood_ops::copy::since(other, &self.before, self.app)?;
         if missed.is_empty() {
             return Ok(None);
         }
@@ -205,7 +230,15 @@ impl Spreading<'_> {
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             // The new point is worth more than older ones.
             Err(error) => {
-                self.run.out.note(format!("warning: older recovery points were not fetched: {}", error.chain()));
+                self.run.out.note(format!(
+                    "warning: {} that {} had missed could not be fetched from {}: {}. `lastgood copy {} {}` tries again",
+                    text::counted(missed.len() as u64, "recovery point"),
+                    self.place.word(),
+                    chosen.word(),
+                    error.chain(),
+                    chosen.word(),
+                    self.place.word()
+                ));
                 Ok(None)
             }
         }
