@@ -150,6 +150,28 @@ fn while_the_first_place_is_away_the_next_takes_the_capture_and_gives_it_back() 
 }
 
 #[test]
+fn what_was_captured_in_the_last_of_three_reaches_the_other_two() {
+    let shop = Shop::new();
+    let third = "[repository.third]\nurl = '../third'\nkey = { file = 'offsite.key' }\n";
+    shop.config(&format!("{SOURCES}{third}"));
+    shop.run(["init"]).ok();
+    shop.run(["backup"]).ok();
+    fs_err::rename(shop.path("backups"), away(&shop)).unwrap();
+    fs_err::rename(shop.beside("offsite"), shop.beside("too")).unwrap();
+    shop.run(["backup"]).ends_with(3).says(&[
+        "NOT in repository \"local\"",
+        "NOT in repository \"offsite\"",
+        "third has it",
+    ]);
+    fs_err::rename(away(&shop), shop.path("backups")).unwrap();
+    fs_err::rename(shop.beside("too"), shop.beside("offsite")).unwrap();
+    shop.run(["backup"]).ok().says(&["Fetched from third what local had missed", "that it had missed"]);
+    for name in ["local", "offsite", "third"] {
+        assert_eq!(listed(&shop, name).len(), 3, "{name}");
+    }
+}
+
+#[test]
 fn a_new_repository_gets_the_newest_point_and_the_older_ones_by_hand() {
     let shop = Shop::new();
     shop.config(SOURCES);
