@@ -16,8 +16,11 @@ use lastgood_repo::sha256::sha256;
 use lastgood_repo::{LockMode, Repository};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 const FOLDER: &str = "removed";
+/// How long a prune of somebody else is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// What is to be forgotten.
 pub struct ForgetRequest {
@@ -217,7 +220,7 @@ impl ForgetPlan {
         if !obstacles.is_empty() {
             return Err(Error::new(ErrorKind::Conflict, format!("nothing was removed: {}", obstacles.join("; "))));
         }
-        let lock = repository.lock(LockMode::Shared)?;
+        let lock = repository.lock_within(LockMode::Shared, LOCK_WAIT, monitor)?;
         self.look_again(repository)?;
         let removals = self.plan.removals();
         let mut removal = self.describe(&removals);

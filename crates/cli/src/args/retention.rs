@@ -37,6 +37,9 @@ pub(crate) struct Forget {
     /// Do what the plan says without asking
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Free the space that only they took, too
+    #[arg(long, conflicts_with = "simulate")]
+    pub(crate) prune: bool,
     /// Do it although the newest points look wrong, or it is the last good one: the application's or repository's name
     #[arg(long, value_name = "NAME")]
     pub(crate) even_though: Option<String>,

@@ -1,6 +1,7 @@
 //! `forget`: which recovery points go, why the others stay, and their removal.
 
 mod future;
+mod space;
 mod tell;
 
 use super::plan::confirm;
@@ -181,7 +182,12 @@ fn one(
     }
     let removals = prepared.plan.removals();
     if removals.is_empty() {
-        return Ok((ExitCode::Ok, fields));
+        // What went before may still wait to be freed.
+        let code = match args.prune && !args.dry_run {
+            true => space::free(run, &repository, &mut fields)?,
+            false => ExitCode::Ok,
+        };
+        return Ok((code, fields));
     }
     if args.dry_run {
         if run.out.is_human() {
@@ -193,7 +199,11 @@ fn one(
     confirm(&run.out, args.yes, &format!("Remove {those} from {}?", chosen.place))?;
     let monitor = run.monitor();
     let forgotten = prepared.execute(&repository, &monitor)?;
-    Ok((done(run, chosen, &forgotten, &mut fields)?, fields))
+    let mut code = done(run, chosen, &forgotten, args.prune, &mut fields)?;
+    if args.prune {
+        code = code.or(space::free(run, &repository, &mut fields)?);
+    }
+    Ok((code, fields))
 }
 
 /// Says why nothing is removed, when anything stands in the way.
@@ -224,7 +234,13 @@ fn refused(run: &Run, prepared: &ForgetPlan) -> Result<Option<ExitCode>> {
     Ok(Some(ExitCode::Refused))
 }
 
-fn done(run: &Run, chosen: &Chosen, forgotten: &Forgotten, fields: &mut Map<String, Value>) -> Result<ExitCode> {
+fn done(
+    run: &Run,
+    chosen: &Chosen,
+    forgotten: &Forgotten,
+    prunes: bool,
+    fields: &mut Map<String, Value>,
+) -> Result<ExitCode> {
     fields.insert("gone".into(), json(&forgotten.gone));
     fields.insert("noted_as".into(), json(&forgotten.noted_as));
     let kept: Vec<(SnapshotId, &Error)> = forgotten.kept_by_store.iter().map(|(id, error)| (*id, error)).collect();
@@ -236,8 +252,8 @@ fn done(run: &Run, chosen: &Chosen, forgotten: &Forgotten, fields: &mut Map<Stri
             Some(_) => "`lastgood snapshots --removed` tells what went",
             None => "the store has no room for a note of what went",
         };
-        run.out
-            .line(format!("Forgot {gone} in {}; {noted}. A prune frees the space that only they took", chosen.place))?;
+        let space = if prunes { "" } else { ". A prune frees the space that only they took" };
+        run.out.line(format!("Forgot {gone} in {}; {noted}{space}", chosen.place))?;
         for (id, error) in &kept {
             run.out.line(format!("{} stays for now: the store keeps it ({})", id.short(), error.chain()))?;
         }

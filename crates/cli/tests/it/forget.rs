@@ -76,6 +76,24 @@ fn points_that_no_rule_keeps_go_after_a_plan_and_are_written_down() {
 }
 
 #[test]
+fn the_space_is_freed_when_asked() {
+    let (shop, _) = shop_with(3);
+    let large: Vec<u8> = (0..300_000u32).flat_map(|n| (n ^ (n << 13)).to_le_bytes()).collect();
+    fs_err::write(shop.path("uploads/large"), large).unwrap();
+    shop.run(["backup"]).ok();
+    fs_err::remove_file(shop.path("uploads/large")).unwrap();
+    shop.run(["backup"]).ok();
+    let bytes = || shop.objects("data").iter().map(|path| fs_err::metadata(path).unwrap().len()).sum::<u64>();
+    let before = bytes();
+    let (code, plan) = shop.json(["forget", "--keep-last", "1", "--yes", "--prune", "--even-though", "shop"]);
+    assert_eq!((code, plan["gone"].as_array().unwrap().len()), (Some(0), 4), "{plan}");
+    assert!(plan["prune"]["bytes_removed"].as_u64().unwrap() > 100_000, "{plan}");
+    assert!(bytes() < before);
+    shop.run(["verify"]).ok();
+    restic(&shop).check_read_data().unwrap();
+}
+
+#[test]
 fn rules_by_the_calendar_stand_in_the_config_and_count_in_its_zone() {
     let (shop, ids) = shop_with(6);
     let times = [
