@@ -5,12 +5,14 @@
 //! cache warm and the disk's queue empty at the start of each. Ratios of medians are what counts; seconds belong to the
 //! machine.
 
+mod copies;
 mod corpus;
 mod files;
 mod large;
 mod many;
 mod measure;
 mod postgres;
+mod prune;
 mod report;
 mod scale;
 mod sqlite;
@@ -73,6 +75,10 @@ enum What {
     Many,
     /// An index of twenty million blobs.
     Scale,
+    /// Two hundred recovery points, of which some are forgotten and pruned.
+    Prune,
+    /// A recovery point copied into a second repository.
+    Copies,
 }
 
 /// What every measurement is given.
@@ -110,6 +116,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Postgres => tables.extend(postgres::measure(&bench)?),
         What::Many => tables.push(many::measure(&bench)?),
         What::Scale => tables.push(scale::measure(&bench)?),
+        What::Prune => tables.push(prune::measure(&bench)?),
+        What::Copies => tables.push(copies::measure(&bench)?),
     }
     let machine = report::machine(&bench)?;
     for table in &tables {

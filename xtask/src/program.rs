@@ -105,6 +105,37 @@ impl Lastgood {
         self.words(if force { &["backup", "--force"] } else { &["backup"] })
     }
 
+    /// Forgets recovery points.
+    pub(crate) fn forget(&self, more: &[&str]) -> Vec<OsString> {
+        let mut words = vec!["forget"];
+        words.extend(more);
+        self.words(&words)
+    }
+
+    /// Makes another repository with the same key material.
+    pub(crate) fn init_twin(&self, place: &Path) -> Vec<OsString> {
+        let mut words = self.words(&["init", "--copy-of", "local", "--repo"]);
+        words.push(place.into());
+        words.extend(["--key-file".into(), self.key.clone().into()]);
+        words
+    }
+
+    /// Makes another repository with the same key file and other key material.
+    pub(crate) fn init_at(&self, place: &Path) -> Vec<OsString> {
+        let mut words = self.words(&["init", "--repo"]);
+        words.push(place.into());
+        words.extend(["--key-file".into(), self.key.clone().into()]);
+        words
+    }
+
+    /// Copies all recovery points into another repository.
+    pub(crate) fn copy_to(&self, place: &Path) -> Vec<OsString> {
+        let mut words = self.words(&["copy", "local"]);
+        words.push(place.into());
+        words.extend(["--key-file".into(), self.key.clone().into()]);
+        words
+    }
+
     /// Lists the top of a recovery point.
     pub(crate) fn list(&self, snapshot: &str) -> Vec<OsString> {
         self.words(&["ls", snapshot])
