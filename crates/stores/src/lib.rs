@@ -4,6 +4,7 @@
 //! behaviour each and are stores themselves, so they stack in any order: [`RetryStore`] outlasts passing trouble,
 //! [`RecordStore`] counts calls, [`ReadOnlyStore`] refuses changes, [`FaultStore`] breaks on purpose for tests.
 
+mod bridge;
 mod fault;
 mod local;
 mod location;
