@@ -4,6 +4,7 @@
 //! that the distribution has too old go to `target/tools`, never into the system.
 
 mod apt;
+mod azurite;
 mod debian;
 mod postgres;
 mod restic;
@@ -40,6 +41,8 @@ pub(crate) struct Tools {
     pub(crate) postgres_15: PathBuf,
     /// The folder with the programs of PostgreSQL 18.
     pub(crate) postgres_18: PathBuf,
+    /// Azurite's server of blobs.
+    pub(crate) azurite: PathBuf,
     /// Whether `cargo nextest` can be run, with [`bin`] on the search path.
     pub(crate) has_nextest: bool,
 }
@@ -82,8 +85,12 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
     };
     let postgres_15 = postgres("LASTGOOD_POSTGRES_15", &postgres::V15).context("install PostgreSQL 15")?;
     let postgres_18 = postgres("LASTGOOD_POSTGRES_18", &postgres::V18).context("install PostgreSQL 18")?;
+    let azurite = match chosen("LASTGOOD_AZURITE")? {
+        Some(path) => path,
+        None => azurite::install(&shell::target().join("tools")).context("install Azurite")?,
+    };
     let has_nextest = nextest();
-    let tools = Tools { restic, restic_old, rustic, sqlite3, postgres_15, postgres_18, has_nextest };
+    let tools = Tools { restic, restic_old, rustic, sqlite3, postgres_15, postgres_18, azurite, has_nextest };
     for (what, program, arguments) in [
         ("restic", tools.restic.clone(), "version"),
         ("restic, older", tools.restic_old.clone(), "version"),
@@ -91,6 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
         ("sqlite3", tools.sqlite3.clone(), "--version"),
         ("postgres 15", tools.postgres_15.join("postgres"), "--version"),
         ("postgres 18", tools.postgres_18.join("postgres"), "--version"),
+        ("azurite", tools.azurite.clone(), "--version"),
     ] {
         let Some(version) = first_line(&program, &[arguments]) else {
             bail!("{} is there but does not run", program.display());

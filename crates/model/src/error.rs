@@ -1,6 +1,7 @@
 //! The one error type of the seams. A caller asks [`Error::kind`] what it can do; a person reads the chain and the hint.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A result whose error is the seams' [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,13 +50,14 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     hint: Option<String>,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` names the act or the fact, without its cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), hint: None, retry_after: None, source: None }))
     }
 
     /// Shorthand for damage found in stored bytes.
@@ -88,12 +90,20 @@ impl Error {
         self
     }
 
-    /// Wraps this error in an outer act, keeping kind and hint.
+    /// Attaches how long the other side asked to be left alone before the same call is tried again.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Wraps this error in an outer act, keeping kind, hint and the wait that was asked for.
     #[must_use]
     pub fn context(self, act: impl Into<String>) -> Self {
         let kind = self.0.kind;
         let hint = self.0.hint.clone();
-        Self(Box::new(Inner { kind, message: act.into(), hint, source: Some(Box::new(self)) }))
+        let retry_after = self.0.retry_after;
+        Self(Box::new(Inner { kind, message: act.into(), hint, retry_after, source: Some(Box::new(self)) }))
     }
 
     /// What a caller can do about it.
@@ -104,6 +114,11 @@ impl Error {
     /// What to do next, when the place that failed knew it.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// How long to wait before the same call is tried again, when the other side said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The message of this error alone, without its causes.

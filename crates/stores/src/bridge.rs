@@ -31,6 +31,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Bounded in all only.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the calls of stores that show no progress"))]
     pub(crate) const fn total(total: Duration) -> Self {
         Self { total, idle: Duration::MAX }
     }
@@ -70,6 +71,7 @@ impl Pulse {
 ///
 /// # Panics
 /// When called from async code, which must await instead.
+#[cfg_attr(not(test), allow(dead_code, reason = "for the calls of stores that show no progress"))]
 pub(crate) fn block_on<T>(
     deadline: Duration,
     act: impl fmt::Display,

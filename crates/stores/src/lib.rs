@@ -4,20 +4,27 @@
 //! behaviour each and are stores themselves, so they stack in any order: [`RetryStore`] outlasts passing trouble,
 //! [`RecordStore`] counts calls, [`ReadOnlyStore`] refuses changes, [`FaultStore`] breaks on purpose for tests.
 
+mod access;
+#[cfg_attr(not(feature = "object"), allow(dead_code, reason = "nobody awaits in such a build"))]
 mod bridge;
 mod fault;
 mod local;
 mod location;
 mod memory;
+#[cfg(feature = "object")]
+mod object;
 mod op;
 mod read_only;
 mod record;
 mod retry;
 
+pub use access::{Access, LockMode, ObjectLock, Secret, Secrets, Timeouts};
 pub use fault::{Fault, FaultStore};
 pub use local::LocalStore;
-pub use location::{Location, open_url, parse_location};
+pub use location::{Location, ObjectPlace, Service, Style, open_url, parse_location};
 pub use memory::MemoryStore;
+#[cfg(feature = "object")]
+pub use object::CapabilityRecord;
 pub use op::Op;
 pub use read_only::ReadOnlyStore;
 pub use record::{Call, Count, Counts, RecordStore};

@@ -1,6 +1,10 @@
 //! From the text a person wrote to a store.
 
-use crate::LocalStore;
+mod object;
+
+pub use object::{ObjectPlace, Service, Style};
+
+use crate::{Access, LocalStore};
 use lastgood_model::store::Store;
 use lastgood_model::{Error, ErrorKind, Result};
 use std::ffi::OsString;
@@ -14,20 +18,33 @@ use std::sync::Arc;
 pub enum Location {
     /// A folder on this machine.
     Local(PathBuf),
+    /// A bucket.
+    Object(ObjectPlace),
 }
 
 impl Location {
-    /// The store at this place. Nothing is looked up or made.
-    pub fn open(&self) -> Result<Arc<dyn Store>> {
+    /// The store at this place, with what a location alone does not say. Nothing is looked up or made there; credentials
+    /// are fetched when they are first needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when this build has no such stores.
+    pub fn open(&self, access: &Access) -> Result<Arc<dyn Store>> {
         match self {
             Self::Local(path) => Ok(Arc::new(LocalStore::new(path)?)),
+            #[cfg(feature = "object")]
+            Self::Object(place) => crate::object::open(place, access),
+            #[cfg(not(feature = "object"))]
+            Self::Object(_) => {
+                let _ = access;
+                Err(Error::new(ErrorKind::Unsupported, "this build of lastgood has no object stores"))
+            }
         }
     }
 }
 
 /// Understands `text` and gives the store there: [`parse_location`], then [`Location::open`].
 pub fn open_url(text: &str) -> Result<Arc<dyn Store>> {
-    parse_location(text)?.open()
+    parse_location(text)?.open(&Access::default())
 }
 
 /// Schemes that people know from here and from restic, whose locations look like `s3:host/bucket`. Taking one of them
@@ -37,7 +54,7 @@ const REMOTE_SCHEMES: [&str; 16] = [
     "https",
 ];
 
-/// Understands a local path or a `file://` URL. [`ErrorKind::Unsupported`] for another scheme, [`ErrorKind::Invalid`]
+/// Understands a local path, a `file://` URL, or a place in an object store. [`ErrorKind::Unsupported`] for another scheme, [`ErrorKind::Invalid`]
 /// for what can be neither. Messages name the scheme alone, since a URL may hold a password.
 pub fn parse_location(text: &str) -> Result<Location> {
     if text.is_empty() {
@@ -56,13 +73,16 @@ pub fn parse_location(text: &str) -> Result<Location> {
         if scheme == "local" && !rest.starts_with("//") {
             return Ok(Location::Local(PathBuf::from(rest)));
         }
+        if let Some(place) = object::parse(&scheme, rest) {
+            return place.map(Location::Object);
+        }
         if rest.starts_with("//") || REMOTE_SCHEMES.contains(&scheme.as_str()) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("locations with the scheme `{scheme}:` are not supported"),
             )
             .with_hint(format!(
-                "use a local path or file:///path; for a folder whose name begins with `{scheme}:` write ./ before it"
+                "use a local path, file:///path, s3://, gs:// or az://; for a folder whose name begins with `{scheme}:` write ./ before it"
             )));
         }
     }
@@ -132,7 +152,10 @@ mod tests {
             ("file:///", b"/"),
         ];
         for (text, path) in cases {
-            let Location::Local(found) = parse_location(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            let found = match parse_location(text) {
+                Ok(Location::Local(found)) => found,
+                other => panic!("{text}: {other:?}"),
+            };
             assert_eq!(found.into_os_string().into_vec(), path, "{text}");
         }
     }
@@ -140,11 +163,9 @@ mod tests {
     #[test]
     fn other_schemes_are_named_without_their_secrets() {
         for (text, scheme) in [
-            ("s3://key:secret@host/bucket", "s3"),
-            ("s3:s3.amazonaws.com/secret", "s3"),
+            ("b2:secret", "b2"),
             ("SFTP:user@host:/secret", "sftp"),
             ("rest:https://user:secret@host/", "rest"),
-            ("gs://secret/x", "gs"),
             ("webdav+tls://secret", "webdav+tls"),
         ] {
             let error = parse_location(text).unwrap_err();

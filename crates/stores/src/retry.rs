@@ -124,7 +124,8 @@ impl<S: Store> RetryStore<S> {
                 return Err(error);
             }
             let spent = self.pace.now().saturating_sub(begun);
-            let delay = self.policy.delay(tried, self.pace.random());
+            // A server that says when to come back is not asked before; what it says is no shorter than our own wait.
+            let delay = self.policy.delay(tried, self.pace.random()).max(error.retry_after().unwrap_or_default());
             if tried >= self.policy.tries_max || spent + delay > self.policy.total_max {
                 return Err(
                     error.context(format!("{act}: gave up after {tried} tries in {:.1} s", spent.as_secs_f64()))

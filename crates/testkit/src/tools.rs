@@ -45,6 +45,14 @@ pub fn postgres(major: u32) -> PathBuf {
     need(&format!("PostgreSQL {major}"), found)
 }
 
+/// Azurite's server of blobs, a program of Node.
+#[track_caller]
+pub fn azurite() -> PathBuf {
+    let chosen = std::env::var_os("LASTGOOD_AZURITE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let installed = folder().with_file_name("azurite").join("node_modules/.bin/azurite-blob");
+    need("Azurite", chosen.or(Some(installed)).filter(|program| program.is_file()))
+}
+
 /// Where `cargo xtask setup` puts programs when nothing else is said.
 pub fn folder() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

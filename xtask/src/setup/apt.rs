@@ -5,13 +5,14 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// Package, and a program of it by which it is recognised where there is no package database.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("restic", "restic"),
     ("sqlite3", "sqlite3"),
     ("zstd", "zstd"),
     ("time", "time"),
     ("acl", "setfacl"),
     ("attr", "setfattr"),
+    ("npm", "npm"),
 ];
 
 /// Installs the packages that are missing, as root or through sudo, without asking.

@@ -6,6 +6,10 @@ mod faults;
 mod local;
 mod model;
 mod mounts;
+#[cfg(feature = "s3")]
+mod net;
+#[cfg(feature = "s3")]
+mod object;
 mod suite;
 
 use lastgood_model::Id;
