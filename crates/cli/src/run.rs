@@ -216,7 +216,7 @@ impl Run {
         }
         let folder = std::env::current_dir().context("find the working directory")?;
         let place = Place::parse(text, &folder).map_err(|e| e.context("understand --repo"))?;
-        if let Some(config) = configured.iter().find(|r| r.place == place) {
+        if let Some(config) = configured.iter().find(|r| r.place.is_where(&place)) {
             return Ok(self.configured(config));
         }
         let key = self.key_of_flag().or_else(SecretRef::of_environment);

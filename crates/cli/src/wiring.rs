@@ -1,14 +1,16 @@
 //! From settings to the concrete sources and stores: the only module that names them.
 
+mod access;
 mod postgres;
 
+pub(crate) use access::{SECRET_NAMES, abilities};
 pub(crate) use postgres::{
     Database, Server, covers, grants, holds_password, is_postgres_url, proof_servers, reach, server_request,
     target_beside,
 };
 
 use crate::args::Owners;
-use crate::config::{Config, Digest, SourceConfig, SourceSpec, nearest};
+use crate::config::{AccessConfig, Config, Digest, SourceConfig, SourceSpec, nearest};
 use lastgood_model::node::display_path;
 use lastgood_model::source::Source;
 use lastgood_model::store::Store;
@@ -27,9 +29,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a repository is.
+/// Where a repository is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place(Location);
+pub(crate) struct Place {
+    location: Location,
+    access: AccessConfig,
+}
 
 impl Place {
     /// Understands a path or URL; relative paths are below `folder`. Touches nothing.
@@ -39,24 +44,39 @@ impl Place {
             // A path that is not text can be no URL.
             None => Location::Local(PathBuf::from(text)),
         };
-        Ok(match location {
+        let location = match location {
             Location::Local(path) => {
                 let path = folder.join(path);
-                Self(Location::Local(path.components().filter(|c| *c != Component::CurDir).collect()))
+                Location::Local(path.components().filter(|c| *c != Component::CurDir).collect())
             }
-            other => Self(other),
-        })
+            other => other,
+        };
+        Ok(Self { location, access: AccessConfig::default() })
+    }
+
+    /// The same place, reached as a config says.
+    pub(crate) fn with_access(self, access: AccessConfig) -> Self {
+        Self { access, ..self }
+    }
+
+    /// True when both are in one place, however it is reached.
+    pub(crate) fn is_where(&self, other: &Self) -> bool {
+        self.location == other.location
     }
 
     /// The store at this place, with passing trouble outlasted until somebody asks to stop.
     pub(crate) fn store(&self, monitor: &Arc<Monitor>) -> Result<Arc<dyn Store>> {
         let pace = Arc::new(StoppablePace { pace: SystemPace::default(), monitor: monitor.clone() });
-        Ok(Arc::new(RetryStore::with_pace(self.0.open()?, RetryPolicy::default(), pace)))
+        Ok(Arc::new(RetryStore::with_pace(
+            self.location.open(&access::of(&self.access))?,
+            RetryPolicy::default(),
+            pace,
+        )))
     }
 
     /// The folder, when it is one on this machine.
     pub(crate) fn folder(&self) -> Option<&Path> {
-        match &self.0 {
+        match &self.location {
             Location::Local(path) => Some(path),
             _ => None,
         }
@@ -90,8 +110,9 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.location {
             Location::Local(path) => f.write_str(&display_path(path.as_os_str().as_bytes())),
+            Location::Object(place) => write!(f, "{place}"),
             _ => f.write_str("remote"),
         }
     }

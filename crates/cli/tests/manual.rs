@@ -35,6 +35,7 @@ macro_rules! pages {
 
 pages! {
     backing_up: "backing-up.md",
+    buckets: "buckets.md",
     checking: "checking.md",
     commands: "commands.md",
     configuration: "configuration.md",

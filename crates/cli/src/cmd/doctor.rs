@@ -194,6 +194,7 @@ fn contents(
     if !writable(&*store, backs_up, about, findings) {
         return Ok(());
     }
+    abilities(&*store, about, findings);
     let locks = store.list(ObjectKind::Lock)?.len() as u64;
     // Locks of dead runs are left to the next backup: finding them tells it to look for what the dead run had stored.
     match repository.lock(LockMode::Reading) {
@@ -208,6 +209,51 @@ fn contents(
         Err(error) => findings.error(about, &error),
     }
     Ok(())
+}
+
+/// A clock that is further off than this shows when it matters: in locks, retention and signatures.
+const CLOCK_OFF_SECONDS_MAX: i64 = 300;
+
+/// What was found out about the server when the repository was made there.
+fn abilities(store: &dyn Store, about: &str, findings: &mut Findings) {
+    let Some(record) = wiring::abilities(store) else { return };
+    let mut can = Vec::new();
+    match record.exclusive_create {
+        true => can.push("refuses names that are taken".to_owned()),
+        false => findings.warning(
+            about,
+            "the server takes a condition on what may be written and ignores it".to_owned(),
+            "two programs that begin at the same instant are not kept apart by it: let one machine at a time prune"
+                .to_owned(),
+        ),
+    }
+    match record.list_after_write {
+        true => can.push("lists what was just written".to_owned()),
+        false => findings.warning(
+            about,
+            "the server's lists lag behind what was written".to_owned(),
+            "removing old data waits longer there".to_owned(),
+        ),
+    }
+    match record.clock_ahead_seconds {
+        Some(ahead) if ahead.abs() > CLOCK_OFF_SECONDS_MAX => findings.warning(
+            about,
+            format!(
+                "the server's clock and this machine's differed by {}",
+                text::counted(ahead.unsigned_abs(), "second")
+            ),
+            "set this machine's clock right; `timedatectl` tells whether it is kept so".to_owned(),
+        ),
+        Some(_) => can.push("agrees with this machine's clock".to_owned()),
+        None => {}
+    }
+    if record.locks == Some(true) {
+        can.push("locks objects when asked to".to_owned());
+    }
+    if record.keeps_versions {
+        can.push("keeps old versions, so that removing frees nothing by itself".to_owned());
+    }
+    findings.ok(about, format!("the server {}", can.join(", ")));
 }
 
 fn free_room(chosen: &Chosen, expected: Expected, about: &str, findings: &mut Findings) {

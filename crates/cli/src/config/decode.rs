@@ -1,6 +1,7 @@
 //! From text and variables to settings that can be worked with: which keys there are, what each must look like, and what
 //! to say of everything else.
 
+use super::access;
 use super::diagnostic::{Diagnostic, SourceText};
 use super::read::{Findings, Found, Reading, Section, Show, quoted};
 use super::tree::{self, Place as Written, Table};
@@ -317,6 +318,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         ("off", Compression::Off),
     ];
     let compression = section.choice("compression", &choices).map(|f| f.value);
+    let access = access::read(&mut section, folder);
     if compression.is_none() {
         section.default("compression", "\"balanced\"");
     }
@@ -326,7 +328,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
             None
         }
         Some(Found { value, place }) => match Place::parse(value.as_ref(), folder) {
-            Ok(place) => Some(place),
+            Ok(place) => Some(place.with_access(access)),
             Err(error) => {
                 section.wrong(
                     &place,

@@ -1,6 +1,7 @@
 //! The config: `lastgood.toml`, the environment over it, and defaults below it. Flags go over all of this, in the
 //! commands. What is wrong is told with its place; nothing is guessed and nothing unknown is passed over.
 
+mod access;
 mod decode;
 mod diagnostic;
 pub(crate) mod keep;
@@ -12,6 +13,7 @@ pub(crate) mod secret;
 mod suggest;
 mod tree;
 
+pub(crate) use access::AccessConfig;
 pub(crate) use keep::Keep;
 pub(crate) use locate::FILE_NAME;
 pub(crate) use postgres::{Cut, Databases, PostgresConfig, Url};

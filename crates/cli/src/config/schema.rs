@@ -208,7 +208,8 @@ enum Chunk {
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "read by the schema generator alone")]
 struct Repository {
-    /// A path or file:// URL. A relative path is relative to the config's folder.
+    /// A path, file:// URL, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, with parameters after `?`.
+    /// A relative path is relative to the config's folder. Never holds a secret.
     url: String,
     /// Where the key is.
     key: Option<Secret>,
@@ -219,6 +220,30 @@ struct Repository {
     keep: Option<Keep>,
     /// Whether it is in another place than what it protects. By default that is told from its URL, where it can be.
     offsite: Option<bool>,
+    /// The id of a key of S3. With `secret_access_key`; by default the environment, a profile or the machine's role says
+    /// both.
+    access_key_id: Option<Secret>,
+    /// The secret of a key of S3.
+    secret_access_key: Option<Secret>,
+    /// The token of a temporary key of S3.
+    session_token: Option<Secret>,
+    /// The key of an account of Azure.
+    account_key: Option<Secret>,
+    /// A shared access signature of Azure.
+    sas: Option<Secret>,
+    /// The JSON of a key of a service account of Google.
+    service_account: Option<Secret>,
+    /// A password.
+    password: Option<Secret>,
+    /// A private key.
+    private_key: Option<Secret>,
+    /// Lock every object for so long from when it is written, such as "30d". S3 alone; the bucket must allow it.
+    lock: Option<String>,
+    /// Who may lift such a lock.
+    #[schemars(default)]
+    lock_mode: LockMode,
+    /// A file with certificates, in PEM, of authorities to trust beside the system's.
+    ca_file: Option<String>,
 }
 
 /// What is kept in a repository: a recovery point stays when any rule wants it.
@@ -275,6 +300,18 @@ struct Rules {
     /// All with one of these tags; with "a,b" those that have both.
     #[schemars(default)]
     tags: Vec<String>,
+}
+
+/// Who may lift the lock of an object before its date.
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum LockMode {
+    /// Whoever has the permission to.
+    #[default]
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// Where a secret is; exactly one way.

@@ -51,6 +51,13 @@ const URL: What = What {
     gone: "make it, with the database's URL as its only line, readable for its owner alone; or correct `url` in the config",
 };
 
+const CREDENTIAL: What = What {
+    kind: ErrorKind::Invalid,
+    noun: "a credential",
+    short: "credential",
+    gone: "make it, with the credential as its only line, readable for its owner alone; or correct the config",
+};
+
 impl SecretRef {
     /// Where it is, in words that tell nothing secret.
     pub(crate) fn describe(&self) -> String {
@@ -104,6 +111,25 @@ impl SecretRef {
                 .context(act()));
         }
         Ok(Zeroizing::new(line.to_owned()))
+    }
+
+    /// Fetches the credential of that name: its first line without blanks around it, or all of it where one is longer
+    /// than a line.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is not there or empty.
+    pub(crate) fn resolve_credential(&self, name: &str) -> Result<Zeroizing<String>> {
+        let act = || format!("read `{name}` from {}", self.place());
+        let text = self.fetch(&CREDENTIAL).with_context(act)?;
+        let has_lines = matches!(name, "service_account" | "private_key");
+        let wanted = if has_lines { &text[..] } else { text.lines().next().unwrap_or_default() };
+        let wanted = if name == "private_key" { wanted } else { wanted.trim_matches(is_blank) };
+        if wanted.is_empty() {
+            return Err(Error::invalid("its first line is empty")
+                .with_hint("it must be the credential alone")
+                .context(act()));
+        }
+        Ok(Zeroizing::new(wanted.to_owned()))
     }
 
     fn fetch(&self, what: &What) -> Result<Zeroizing<String>> {

@@ -268,7 +268,13 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check("[source.'.lastgood']\nkind = 'sqlite'\npath = 'a'\n", "lastgood.toml:1:9:", &["own folder"]);
     check("[source]\nkind = 'sqlite'\n", "lastgood.toml:2:1:", &["must be a table", "[source.NAME]"]);
     check("[repository.r]\n", "lastgood.toml:1:13:", &["`url` is missing"]);
-    check("[repository.r]\nurl = 's3://b'\n", "lastgood.toml:2:7:", &["`s3:`"]);
+    check("[repository.r]\nurl = 'b2:b'\n", "lastgood.toml:2:7:", &["`b2:`"]);
+    check("[repository.r]\nurl = 's3://b?style=odd'\n", "lastgood.toml:2:7:", &["`style`"]);
+    let bucket = |line: &str| format!("[repository.r]\nurl = 's3://b'\n{line}\n");
+    check(&bucket("access_key_id = 'AKIA'"), "lastgood.toml:3:17:", &["`repository.r.access_key_id`"]);
+    check(&bucket("sas = { fil = 'x' }"), "lastgood.toml:3:", &["did you mean `file`"]);
+    check(&bucket("lock = 'long'"), "lastgood.toml:3:8:", &["a span"]);
+    check(&bucket("lock_mode = 'compliance'"), "lastgood.toml:3:13:", &["nothing says"]);
     check("[repository.r]\nurl = '/r'\ncompression = 'best'\n", "lastgood.toml:3:15:", &["it can be"]);
     check(
         "[repository.r]\nurl = '/r'\nkey = { fiel = 'k' , env = 'K' }\n",
@@ -346,7 +352,10 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     assert_eq!(keys(&schema), ["app", "policy", "repository", "source"]);
     assert_eq!(keys(&defs["App"]), ["name", "rpo"]);
     assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
-    assert_eq!(keys(&defs["Repository"]), ["compression", "keep", "key", "offsite", "url"]);
+    let of_place = ["compression", "keep", "key", "offsite", "url", "lock", "lock_mode", "ca_file"];
+    let mut of_place: Vec<&str> = of_place.into_iter().chain(crate::wiring::SECRET_NAMES).collect();
+    of_place.sort_unstable();
+    assert_eq!(keys(&defs["Repository"]), of_place);
     assert_eq!(keys(&defs["Rules"]), keep::KEYS);
     let mut of_repository = [&keep::KEYS[..], &["time_zone"]].concat();
     of_repository.sort_unstable();

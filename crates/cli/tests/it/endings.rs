@@ -19,7 +19,7 @@ fn every_failure_has_its_code_its_object_and_what_to_do_next() {
         (&["snapshots", "--repo", "./nowhere", "--key-file", "lastgood.key"], 10, "no-repository"),
         (&["snapshots", "--repo", "./uploads", "--key-file", "lastgood.key"], 10, "no-repository"),
         (&["check", "--key-file", "other.key"], 12, "wrong-key"),
-        (&["snapshots", "--repo", "s3:host/bucket", "--key-file", "lastgood.key"], 1, "unsupported"),
+        (&["snapshots", "--repo", "b2:bucket", "--key-file", "lastgood.key"], 1, "unsupported"),
         (&["snapshots", "--config", "none.toml"], 2, "invalid"),
         (&["restore", "latest"], 2, "invalid"),
         (&["frobnicate"], 2, "invalid"),

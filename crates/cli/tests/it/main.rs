@@ -4,6 +4,7 @@
 
 mod backup;
 mod browse;
+mod buckets;
 mod config;
 mod copies;
 mod doctor;
