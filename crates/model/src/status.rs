@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_too_old_is_stale() {
         let old = Facts { rpo_secs: Some(3600), ..facts(vec![copy("local", 7200)]) };
-        says(&old, Standing::Stale, "is 2 h old, and the rpo is 60 min");
+        says(&old, Standing::Stale, "is 2 h old, and the rpo is 1 h");
         assert!(!judge(&old).is_met());
         let none = facts(vec![copy("local", 720_000)]);
         says(&none, Standing::Protected, "8 d old");

@@ -252,7 +252,7 @@ fn done(
             Some(_) => "`lastgood snapshots --removed` tells what went",
             None => "the store has no room for a note of what went",
         };
-        let space = if prunes { "" } else { ". A prune frees the space that only they took" };
+        let space = if prunes { "" } else { ". `lastgood prune` frees the space that only they took" };
         run.out.line(format!("Forgot {gone} in {}; {noted}{space}", chosen.place))?;
         for (id, error) in &kept {
             run.out.line(format!("{} stays for now: the store keeps it ({})", id.short(), error.chain()))?;

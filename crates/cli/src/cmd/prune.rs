@@ -32,7 +32,7 @@ pub(super) fn run(run: &Run, args: &Prune) -> Outcome {
     Ok(if report.kept.is_empty() { ExitCode::Ok } else { ExitCode::Problems })
 }
 
-fn tell(run: &Run, report: &PruneReport, took: &str) -> Result<()> {
+pub(super) fn tell(run: &Run, report: &PruneReport, took: &str) -> Result<()> {
     let out = &run.out;
     for kept in &report.kept {
         out.line(format!("Kept: pack {}: {}", kept.pack, kept.reason))?;

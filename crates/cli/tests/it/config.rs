@@ -169,8 +169,9 @@ fn the_schema_is_json_and_secrets_are_not_shown() {
 fn what_this_version_does_not_do_is_refused_in_plain_words() {
     let shop = Shop::protected();
     let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
-    for addition in ["[schedule]\nevery = '6h'\n", "keep = { daily = 7 }\n"] {
-        shop.config(&format!("{config}{addition}"));
+    let schedule = format!("{config}[schedule]\nevery = '6h'\n");
+    for text in [schedule, config.replace("[app]\n", "[app]\nrto = '1h'\n")] {
+        shop.config(&text);
         shop.run(["backup"]).ends_with(2).says(&["is not acted upon by this version"]);
     }
 }

@@ -261,7 +261,8 @@ fn each_repository_keeps_by_its_own_rules_and_other_applications_are_left_alone(
         + "\n[repository.other]\nurl = \"./other\"\nkey = { file = \"./lastgood.key\" }\nkeep = { last = 2 }\n"
         + "\n[repository.all]\nurl = \"./all\"\nkey = { file = \"./lastgood.key\" }\n";
     shop.config(&text);
-    shop.run(["init"]).ok();
+    shop.run(["init", "--repo", "other"]).ok();
+    shop.run(["init", "--repo", "all"]).ok();
     for _ in 0..3 {
         shop.run(["backup"]).ok();
     }

@@ -63,7 +63,7 @@ fn a_policy_is_met_by_facts_alone() {
     write("");
     says(&shop, 6, "At risk: 2 current copies are wanted, and there is 1");
     shop.run(["status"]).ends_with(6).says(&["other cannot be looked into"]);
-    shop.run(["init"]).ok();
+    shop.run(["init", "--repo", "other"]).ok();
     shop.run(["backup"]).ok();
     says(&shop, 6, "At risk: 1 off-site copy is wanted, and there is none");
     write("offsite = true");

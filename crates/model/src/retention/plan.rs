@@ -359,8 +359,12 @@ fn group(
         }
     }
     let goes = |verdict: &Verdict| request.named.is_some_and(|named| named.contains(&verdict.id));
-    for (index, reason) in last_good(points, request.now) {
-        if !(request.even_last_good && goes(&verdicts[index])) {
+    let last = last_good(points, request.now);
+    let has_good = last.iter().any(|(_, reason)| *reason == Reason::LastGood);
+    for (index, reason) in last {
+        // Who names an incomplete point means it, as long as there is a complete one.
+        let is_meant = request.even_last_good || has_good && reason != Reason::LastGood;
+        if !(is_meant && goes(&verdicts[index])) {
             protect(&mut verdicts[index], reason);
         }
     }
@@ -419,8 +423,8 @@ fn by_rules(request: &Request<'_>, sources: &[&str], points: &[&Point]) -> Vec<V
 
 fn item<'a>(request: &Request<'_>, point: &'a Point, sources: &[&str]) -> Item<'a> {
     let of_sources = |point: &Point| {
-        let all = point.sources.iter().filter(|source| sources.contains(&source.name.as_str()));
-        !sources.is_empty() && sources.len() < point.sources.len() && all.fold(true, |whole, one| whole && one.complete)
+        let mut own = point.sources.iter().filter(|source| sources.contains(&source.name.as_str()));
+        !sources.is_empty() && sources.len() < point.sources.len() && own.all(|source| source.complete)
     };
     Item {
         id: point.id,

@@ -45,7 +45,7 @@ fn an_incomplete_point_takes_no_complete_ones_place() {
         .collect();
     let kept = Asked::new(points, daily(3)).plan();
     let stays: Vec<&Verdict> = kept.verdicts().filter(|v| v.keep).collect();
-    let whole = |v: &&&Verdict| number(v.id) % 2 == 0;
+    let whole = |v: &&&Verdict| number(v.id).is_multiple_of(2);
     assert_eq!(stays.iter().filter(whole).count(), 3, "{stays:#?}");
     // Where a period has nothing else, an incomplete one is better than none, and does not use up the counts.
     let mut points = row(6, DAY);
@@ -111,6 +111,8 @@ fn a_named_point_goes_unless_it_is_held_or_the_last_good_one() {
     let refused: Vec<u64> = plan.verdicts().filter(|v| v.refused).map(|v| number(v.id)).collect();
     assert_eq!(refused, [1, 3]);
     assert_eq!(asked.why(4), ["not named"]);
+    asked.points[0] = incomplete(asked.points[0].clone(), "db");
+    assert_eq!(asked.plan().removals(), [id(1)], "an incomplete point, while there is a complete one");
     asked.even = true;
     assert_eq!(asked.plan().removals(), [id(1), id(2)], "a hold is lifted by nobody's name");
 }
