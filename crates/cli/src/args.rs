@@ -6,6 +6,7 @@ pub(crate) use retention::{Forget, Hold};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use lastgood_model::PackId;
 use lastgood_repo::gc::MaxUnused;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -109,6 +110,9 @@ pub(crate) enum Command {
     Status,
     /// Remove from the repository what no recovery point needs any more
     Prune(Prune),
+    /// Save what can be saved of a damaged repository; only ever adds to it
+    #[command(subcommand)]
+    Repair(Repair),
     /// Manage the repository's keys
     #[command(subcommand)]
     Key(Key),
@@ -496,6 +500,25 @@ pub(crate) struct Prune {
     /// How long to wait for others who are at work in the repository
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = wait)]
     pub(crate) lock_wait: Duration,
+}
+
+/// `repair …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Repair {
+    /// List packs in an index file again that no readable one lists
+    Index,
+    /// Save what can still be read of damaged packs into new ones
+    Packs {
+        /// The damaged packs [default: those that reading the whole repository finds]
+        #[arg(value_name = "PACK")]
+        packs: Vec<PackId>,
+    },
+    /// Make a recovery point beside each damaged one, without what cannot be read
+    Snapshots {
+        /// Read all content, not only directories
+        #[arg(long)]
+        read_data: bool,
+    },
 }
 
 /// `key …`

@@ -48,6 +48,7 @@ pages! {
     contents: "README.md",
     postgresql: "postgresql.md",
     pruning: "pruning.md",
+    repairing: "repairing.md",
     restoring: "restoring.md",
     retention: "retention.md",
     sqlite: "sqlite.md",

@@ -162,6 +162,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// True for a place with bounds of its own, such as a disk, on which room set aside today is room tomorrow.
+    fn fills_up(&self) -> bool {
+        false
+    }
+
     /// The objects beside the repository's own. `None` where the protocol has no room for any (restic's REST server
     /// takes the repository's kinds and nothing else).
     fn side(&self) -> Option<&dyn SideStore> {
@@ -205,6 +210,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn probe(&self) -> Result<()> {
         (**self).probe()
+    }
+    fn fills_up(&self) -> bool {
+        (**self).fills_up()
     }
     fn side(&self) -> Option<&dyn SideStore> {
         (**self).side()

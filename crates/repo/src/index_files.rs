@@ -26,6 +26,8 @@ pub(crate) struct Believed<'a> {
     pub(crate) present: Option<&'a HashMap<Id, u64>>,
     /// None of these.
     pub(crate) doomed: Option<&'a HashSet<PackId>>,
+    /// Whether what is missing is worth no word: whoever asks only looks for what can go.
+    pub(crate) quiet: bool,
 }
 
 impl Repository {
@@ -42,7 +44,7 @@ impl Repository {
     pub(crate) fn load_index_of_present_packs(&self) -> Result<(Arc<Index>, HashMap<Id, u64>)> {
         let doomed = crate::gc::doomed(self)?;
         let present = self.store.list(ObjectKind::Pack)?.into_iter().collect();
-        let believed = Believed { present: Some(&present), doomed: Some(&doomed) };
+        let believed = Believed { present: Some(&present), doomed: Some(&doomed), quiet: false };
         Ok((self.load_index_of(&believed)?, present))
     }
 
@@ -168,7 +170,9 @@ impl Loading<'_> {
         if present.get(&pack.0).is_some_and(|size| *size >= pack_size(blobs())) {
             return true;
         }
-        tracing::warn!("pack {pack} is missing or cut short; what the sources still have of it is stored again");
+        if !self.believed.quiet {
+            tracing::warn!("pack {pack} is missing or cut short; what the sources still have of it is stored again");
+        }
         self.loader.index().note_unusable(*pack);
         false
     }

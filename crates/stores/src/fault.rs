@@ -465,6 +465,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.probe()
     }
 
+    fn fills_up(&self) -> bool {
+        self.inner.fills_up()
+    }
+
     fn side(&self) -> Option<&dyn SideStore> {
         self.inner.side().map(|_| self as &dyn SideStore)
     }

@@ -286,6 +286,10 @@ impl Store for LocalStore {
         packs.iter().try_for_each(|(_, folder)| may_write(folder))
     }
 
+    fn fills_up(&self) -> bool {
+        true
+    }
+
     fn side(&self) -> Option<&dyn SideStore> {
         Some(self)
     }

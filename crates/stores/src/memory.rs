@@ -158,6 +158,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn fills_up(&self) -> bool {
+        true
+    }
+
     fn side(&self) -> Option<&dyn SideStore> {
         Some(self)
     }

@@ -70,6 +70,10 @@ impl<S: Store> Store for ReadOnlyStore<S> {
         Err(self.refuse("write"))
     }
 
+    fn fills_up(&self) -> bool {
+        self.0.fills_up()
+    }
+
     fn side(&self) -> Option<&dyn SideStore> {
         self.0.side().map(|_| self as &dyn SideStore)
     }

@@ -236,6 +236,10 @@ impl<S: Store> Store for RetryStore<S> {
         self.attempt("try to write", |_| self.inner.probe())
     }
 
+    fn fills_up(&self) -> bool {
+        self.inner.fills_up()
+    }
+
     fn side(&self) -> Option<&dyn SideStore> {
         self.inner.side().map(|_| self as &dyn SideStore)
     }

@@ -22,6 +22,7 @@ mod plan;
 mod protect;
 mod prune;
 mod removed;
+mod repair;
 mod report;
 mod restore;
 mod restore_server;
@@ -54,6 +55,7 @@ pub(crate) fn run(run: &Run, command: Command) -> Outcome {
         Command::Hold(command) => hold::run(run, command),
         Command::Status => status::run(run),
         Command::Prune(args) => prune::run(run, &args),
+        Command::Repair(command) => repair::run(run, &command),
         Command::Key(command) => key::run(run, command),
         Command::Config(command) => config::run(run, &command),
         Command::Doctor(args) => doctor::run(run, &args),

@@ -34,6 +34,7 @@ mod packs;
 mod plan;
 mod repack;
 mod report;
+mod reserve;
 mod round;
 mod state;
 mod sweep;
@@ -102,6 +103,19 @@ const ROUNDS_MAX: usize = 4;
 /// needed, and nothing is removed. [`ErrorKind::Locked`] while somebody else deletes. Whatever keeps the store from
 /// answering; then the next run goes on where this one ended.
 pub fn prune(repository: &Repository, monitor: &Monitor, options: &PruneOptions) -> Result<PruneReport> {
+    let report = match attempt(repository, monitor, options) {
+        Err(error) if error.kind() == ErrorKind::NoSpace && !options.dry_run && reserve::give_up(repository)? => {
+            attempt(repository, monitor, options)?
+        }
+        outcome => outcome?,
+    };
+    if !options.dry_run {
+        reserve::set_aside(repository, report.bytes.saturating_sub(report.bytes_removed));
+    }
+    Ok(report)
+}
+
+fn attempt(repository: &Repository, monitor: &Monitor, options: &PruneOptions) -> Result<PruneReport> {
     let until = Until::within(options.max_time);
     let mut sum = PruneReport::new(options.dry_run);
     if !options.dry_run && sweep::resume(repository, monitor, options, &mut sum)? {

@@ -194,7 +194,7 @@ impl Seen {
         let mut index_files: Vec<IndexId> =
             repository.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         index_files.sort_unstable();
-        let index = repository.load_index_of(&Believed { present: Some(&present), doomed: None })?;
+        let index = repository.load_index_of(&Believed { present: Some(&present), doomed: None, quiet: true })?;
         if let Some(pack) = index.unlisted().first() {
             return Err(Error::corrupt(format!(
                 "an index file is damaged: {} packs are in none that can be read, among them {pack}",

@@ -82,6 +82,8 @@ pub(super) fn resume(
 
 /// What an index file lists.
 type Listing = Vec<(PackId, Vec<IndexBlob>)>;
+/// Index files that name doomed packs.
+type Touched = Vec<(IndexId, Listing)>;
 
 /// The exclusive lock, looked at again and again.
 struct Fence<'a> {
@@ -205,7 +207,7 @@ impl Sweep<'_> {
         index_files: &[IndexId],
         list: &DoomList,
         doomed: &mut HashSet<PackId>,
-    ) -> Result<(Vec<(IndexId, Listing)>, HashSet<PackId>)> {
+    ) -> Result<(Touched, HashSet<PackId>)> {
         let seen: HashSet<IndexId> = list.index_files.iter().copied().collect();
         let (mut touched, mut fresh) = (Vec::new(), HashSet::new());
         for id in index_files {
@@ -245,7 +247,7 @@ impl Sweep<'_> {
         if new.is_empty() || doomed.is_empty() {
             return Ok(());
         }
-        let index = self.repository.load_index_of(&Believed { present: Some(present), doomed: None })?;
+        let index = self.repository.load_index_of(&Believed { present: Some(present), doomed: None, quiet: true })?;
         let (numbers, packs) = (index.number(), index.packs());
         let needed = Bits::new(numbers.len);
         let reader = BlobReader::new(self.repository.store.clone(), self.repository.sealer.clone(), index);
@@ -279,7 +281,7 @@ impl Sweep<'_> {
     /// still names because the store holds it.
     fn rewrite_index(
         &self,
-        touched: Vec<(IndexId, Listing)>,
+        touched: Touched,
         doomed: &HashSet<PackId>,
         fence: &Fence<'_>,
     ) -> Result<HashSet<PackId>> {

@@ -180,6 +180,22 @@ fn a_full_store_is_pruned_dead_packs_first() {
 }
 
 #[test]
+fn room_that_was_set_aside_lets_a_store_without_a_byte_left_be_pruned() {
+    let mut vault = Vault::half_forgotten(37, 6, 400_000);
+    run(&vault.rig.open()).unwrap();
+    let set_aside = vault.rig.store.side().unwrap().list_side("reserve").unwrap();
+    assert_eq!(set_aside.len(), 1);
+    assert!(set_aside[0].1 > 15_000, "{set_aside:?}");
+    let id = *vault.points.keys().next().unwrap();
+    vault.forget(id);
+    let store = Arc::new(FaultStore::new(vault.rig.store.clone()));
+    store.fill_after(Some(0));
+    let repository = vault.rig.open_through(store, system_clock()).unwrap();
+    assert!(run(&repository).unwrap().packs_removed > 0);
+    vault.assert_kept();
+}
+
+#[test]
 fn a_store_without_a_side_directory_is_pruned_under_the_lock_alone() {
     let vault = Vault::half_forgotten(36, 4, 200_000);
     let plain = Arc::new(Plain(vault.rig.store.clone()));
