@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, Saved, clock_off_by, contents, pack_ids, save};
 use lastgood_model::source::Chunking;
-use lastgood_model::store::{ObjectKind, Store};
+use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::copy::{CopyOptions, CopyReport, PointState, copy};
 use lastgood_repo::crypto::Password;
@@ -219,7 +219,7 @@ fn a_damaged_blob_stops_the_points_that_need_it_and_no_others() {
     let spoils: [Spoil; 3] = [|bytes| bytes[1000] ^= 1, |bytes| bytes.truncate(bytes.len() / 2), |bytes| bytes.clear()];
     for spoil in spoils {
         let rig = from.over(from.store.fork());
-        rig.store.damage(&lastgood_model::store::StoreKey::new(ObjectKind::Pack, data), spoil).unwrap();
+        rig.store.damage(&StoreKey::new(ObjectKind::Pack, data), spoil).unwrap();
         for to in [twin(&from), Rig::new()] {
             let report = run(&rig, &to, &[both.id(), with_good, with_both]);
             assert_eq!(states(&report), [PointState::Failed, PointState::Sent, PointState::Failed], "{report:?}");
@@ -229,7 +229,7 @@ fn a_damaged_blob_stops_the_points_that_need_it_and_no_others() {
         }
     }
     let rig = from.over(from.store.fork());
-    rig.store.remove(&lastgood_model::store::StoreKey::new(ObjectKind::Pack, data)).unwrap();
+    rig.store.remove(&StoreKey::new(ObjectKind::Pack, data)).unwrap();
     let report = run(&rig, &twin(&from), &[both.id(), with_good, with_both]);
     assert_eq!(states(&report), [PointState::Failed, PointState::Sent, PointState::Failed], "{report:?}");
 }
@@ -297,19 +297,16 @@ fn a_pack_that_is_doomed_in_the_target_does_not_come_back_under_its_name() {
     let points = three_points(&from);
     let to = twin(&from);
     run(&from, &to, &points);
-    to.keys_of(ObjectKind::Snapshot).iter().for_each(|key| to.store.remove(key).unwrap());
-    // The packs are doomed, and somebody who works there keeps them from being removed.
-    let target = to.open();
-    let held = target.lock(LockMode::Shared).unwrap();
-    let outcome = prune(&to.open(), &Monitor::new(), &PruneOptions::default());
-    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Locked);
-    drop(held);
-    let doomed = pack_ids(&to.store);
+    points[..2].iter().for_each(|id| to.store.remove(&StoreKey::new(ObjectKind::Snapshot, *id)).unwrap());
+    // The packs are doomed, and somebody who reads there keeps them from being removed.
+    let held = to.open().lock(LockMode::Reading).unwrap();
+    let outcome = prune(&to.open(), &Monitor::new(), &PruneOptions::default()).unwrap();
+    assert!(outcome.deferred.is_some(), "{outcome:?}");
     let report = run(&from, &to, &points);
-    assert_eq!(report.packs_whole, 0, "{report:?}");
+    assert!(report.blobs > 0 && report.packs_whole == 0, "{report:?}");
+    drop(held);
     assert_equal(&from, &to, &report);
     prune(&to.open(), &Monitor::new(), &PruneOptions::default()).unwrap();
-    assert!(pack_ids(&to.store).iter().all(|id| !doomed.contains(id)));
     assert_equal(&from, &to, &report);
 }
 
