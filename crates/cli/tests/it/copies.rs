@@ -222,6 +222,9 @@ fn points_are_chosen_by_selectors_and_restored_by_the_id_they_had_first() {
 #[test]
 fn a_restore_that_meets_damage_says_who_else_has_the_point() {
     let shop = twins();
+    // So long that it is what lies in the middle of the pack.
+    let noise = (0..400_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+    fs_err::write(shop.path("uploads/big"), noise.collect::<Vec<u8>>()).unwrap();
     shop.run(["backup"]).ok();
     damage(&largest(shop.objects("data")));
     shop.run(["restore", "latest", "--to", "back"]).ends_with(5).says(&["offsite has this recovery point, too"]);
