@@ -37,6 +37,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use write::Writer;
 
 /// Where to restore to.
@@ -443,10 +444,14 @@ impl RestorePlan {
     }
 }
 
+/// How long a restore waits for somebody who deletes.
+const PRUNE_WAIT: Duration = Duration::from_secs(60);
+
 /// A lock that keeps others from deleting what is being read. Where none can be written, because the store is read-only
 /// or full, a restore goes on without: that is when it is needed most.
 pub(crate) fn reading_lock(repository: &Repository) -> Result<Option<LockGuard>> {
-    match repository.lock(LockMode::Reading) {
+    // Whoever prunes needs to be alone for a moment only.
+    match repository.lock_within(LockMode::Reading, PRUNE_WAIT, &Monitor::new()) {
         Ok(lock) => Ok(Some(lock)),
         Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace | ErrorKind::Unsupported) => {
             tracing::warn!(error = %error.chain(), "restoring without a lock; nobody may prune the repository meanwhile");

@@ -1,6 +1,7 @@
 //! Deletion: what nobody needs goes, and nothing else, whoever is at work beside it and wherever it stops.
 
 mod crash;
+mod late;
 mod odd;
 mod races;
 mod strangers;

@@ -3,16 +3,19 @@
 //! Shown to catch: no second look at recovery points, writers that believe in doomed packs, publishing without a new look
 //! after a lost lock.
 
+use super::late::{AsLateAs, lose_locks};
 use super::{Vault, assert_settled, gc_objects, run, thorough};
 use crate::rig::{begin, contents, save, spec, stream, verdict};
 use lastgood_model::source::Chunking;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{ErrorKind, Monitor};
 use lastgood_repo::gc::{PruneOptions, prune};
+use lastgood_repo::lock::system_clock;
 use lastgood_repo::{LockMode, Session};
+use lastgood_stores::Op;
 use lastgood_testkit::rng::Rng;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Writes one file into a session.
@@ -79,10 +82,7 @@ fn a_backup_that_slept_while_others_pruned_publishes_nothing() {
         if begun_before {
             fill(&session, "a", &content);
         }
-        // Whoever finds a lock that nobody refreshed clears it away.
-        for key in vault.rig.keys_of(ObjectKind::Lock) {
-            vault.rig.store.remove(&key).unwrap();
-        }
+        lose_locks(&vault.rig);
         assert!(run(&vault.rig.open()).unwrap().packs_removed > 0);
         if !begun_before {
             fill(&session, "a", &content);
@@ -95,23 +95,14 @@ fn a_backup_that_slept_while_others_pruned_publishes_nothing() {
 
 #[test]
 fn a_backup_that_slept_between_its_last_look_and_its_recovery_point_takes_it_back() {
-    use lastgood_stores::{FaultStore, Op};
     let (vault, content) = forgotten(23);
     // At the moment the snapshot is written, all that happened during the sleep has happened.
-    let slept = std::sync::Arc::new(AsLateAs {
-        inner: FaultStore::new(vault.rig.store.clone()),
-        late: Mutex::new(Some(Box::new({
-            let rig = vault.rig.over(vault.rig.store.clone());
-            move || {
-                for key in rig.keys_of(ObjectKind::Lock) {
-                    rig.store.remove(&key).unwrap();
-                }
-                assert!(run(&rig.open()).unwrap().packs_removed > 0);
-            }
-        }))),
+    let rig = vault.rig.over(vault.rig.store.clone());
+    let slept = AsLateAs::new(&vault.rig.store, Op::Put, ObjectKind::Snapshot, move || {
+        lose_locks(&rig);
+        assert!(run(&rig.open()).unwrap().packs_removed > 0);
     });
-    let _ = Op::Put;
-    let repository = vault.rig.open_through(slept, lastgood_repo::lock::system_clock()).unwrap();
+    let repository = vault.rig.open_through(slept, system_clock()).unwrap();
     let (session, _) = begin(&repository).unwrap();
     fill(&session, "a", &content);
     let error = session.publish(spec(&["db"])).unwrap_err();
@@ -119,58 +110,30 @@ fn a_backup_that_slept_between_its_last_look_and_its_recovery_point_takes_it_bac
     vault.assert_kept();
 }
 
-type Happening = Box<dyn FnOnce() + Send>;
-
-/// Something happens just before the first snapshot is written.
-struct AsLateAs {
-    inner: lastgood_stores::FaultStore<lastgood_stores::MemoryStore>,
-    late: Mutex<Option<Happening>>,
-}
-
-impl std::fmt::Debug for AsLateAs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AsLateAs")
-    }
-}
-
-impl Store for AsLateAs {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn capabilities(&self) -> lastgood_model::store::Capabilities {
-        self.inner.capabilities()
-    }
-    fn create(&self) -> lastgood_model::Result<()> {
-        self.inner.create()
-    }
-    fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> lastgood_model::Result<()> {
-        if key.kind == ObjectKind::Snapshot
-            && let Some(late) = self.late.lock().unwrap().take()
-        {
-            late();
-        }
-        self.inner.put(key, parts)
-    }
-    fn sync(&self) -> lastgood_model::Result<()> {
-        self.inner.sync()
-    }
-    fn get(&self, key: &StoreKey) -> lastgood_model::Result<Vec<u8>> {
-        self.inner.get(key)
-    }
-    fn get_range(&self, key: &StoreKey, at: u64, length: usize, out: &mut Vec<u8>) -> lastgood_model::Result<()> {
-        self.inner.get_range(key, at, length, out)
-    }
-    fn size(&self, key: &StoreKey) -> lastgood_model::Result<u64> {
-        self.inner.size(key)
-    }
-    fn list(&self, kind: ObjectKind) -> lastgood_model::Result<Vec<(lastgood_model::Id, u64)>> {
-        self.inner.list(kind)
-    }
-    fn remove(&self, key: &StoreKey) -> lastgood_model::Result<()> {
-        self.inner.remove(key)
-    }
-    fn side(&self) -> Option<&dyn lastgood_model::store::SideStore> {
-        self.inner.side()
+#[test]
+fn a_pruner_that_slept_takes_nothing_from_whoever_began_meanwhile() {
+    for (kind, another_prunes) in
+        [(ObjectKind::Pack, false), (ObjectKind::Pack, true), (ObjectKind::Index, false), (ObjectKind::Index, true)]
+    {
+        let (mut vault, content) = forgotten(27);
+        let made = Arc::new(Mutex::new(None));
+        let (rig, told, again) = (vault.rig.over(vault.rig.store.clone()), made.clone(), content.clone());
+        // It falls asleep with its list claimed, when the first index file or pack is about to go.
+        let slept = AsLateAs::new(&vault.rig.store, Op::Remove, kind, move || {
+            lose_locks(&rig);
+            *told.lock().unwrap() = Some(save(&rig.open(), Chunking::Rows, &[("a", &again)]).unwrap().id());
+            if another_prunes {
+                run(&rig.open()).unwrap();
+            }
+        });
+        let repository = vault.rig.open_through(slept, system_clock()).unwrap();
+        let outcome = run(&repository);
+        let id = made.lock().unwrap().take().unwrap();
+        vault.remember(id, &[("a", &content)]);
+        vault.assert_kept_at(&vault.rig.open(), &format!("{kind:?} {another_prunes} {outcome:?}"));
+        run(&vault.rig.open()).unwrap();
+        vault.assert_kept();
+        assert_settled(&vault.rig.store, "");
     }
 }
 
