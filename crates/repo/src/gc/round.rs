@@ -120,6 +120,10 @@ pub(super) fn run(
     }
     if let Some(ledger) = &ledger {
         ledger.publish(&mut list)?;
+        // What is still doomed is on the new list, and nobody has begun an old one: whoever was about to finds out.
+        for old in state.lists.iter().filter(|old| !state.is_claimed(old)) {
+            ledger.remove(old.generation)?;
+        }
     }
     drop(guard);
     let superseded = state.lists.iter().map(|list| list.generation).collect();

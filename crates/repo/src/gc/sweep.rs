@@ -48,8 +48,8 @@ pub(super) struct Sweep<'a> {
 }
 
 /// Carries on a list that an earlier run had to leave, when that is sound without looking through everything again: the
-/// list was not begun, and every index file is there that was. True when nothing more can have become unneeded since,
-/// because every recovery point that was followed is still there.
+/// list was not begun, and every index file is there that was. True when it still waits, or nothing more can have become
+/// unneeded since, because every recovery point that was followed is still there.
 pub(super) fn resume(
     repository: &Repository,
     monitor: &Monitor,
@@ -70,14 +70,17 @@ pub(super) fn resume(
     }
     let wait = options.lock_wait;
     let sweep = Sweep { repository, ledger: Some(&ledger), monitor, wait, superseded: Vec::new(), fresh: false };
-    let outcome = sweep.run(list.clone(), report)?;
-    if matches!(outcome, Outcome::Void) || !list.snapshots.iter().all(|id| snapshots.contains(&id.0)) {
-        report.deferred = None;
-        return Ok(false);
+    let nothing_more = match sweep.run(list.clone(), report)? {
+        Outcome::Void => false,
+        // A new list would have to wait as long, and from the beginning.
+        Outcome::Waits => true,
+        Outcome::Done => list.snapshots.iter().all(|id| snapshots.contains(&id.0)),
+    };
+    if nothing_more {
+        report.resumed = true;
+        report.snapshots = snapshots.len() as u64;
     }
-    report.resumed = true;
-    report.snapshots = snapshots.len() as u64;
-    Ok(true)
+    Ok(nothing_more)
 }
 
 /// What an index file lists.

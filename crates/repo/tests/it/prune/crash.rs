@@ -1,6 +1,4 @@
 //! The power goes at every single call that a prune makes, and takes with it what was not durable, or leaves it.
-//!
-//! Shown to catch: removing packs before index files, not waiting for index files to be durable, publishing no list.
 
 use super::{Vault, assert_settled, run};
 use crate::rig::{clock_off_by, save};

@@ -1,7 +1,4 @@
 //! Others at work beside a prune: backups that rely on what is doomed, pruners, and whoever slept too long.
-//!
-//! Shown to catch: no second look at recovery points, writers that believe in doomed packs, publishing without a new look
-//! after a lost lock.
 
 use super::late::{AsLateAs, lose_locks};
 use super::{Vault, assert_settled, gc_objects, run, thorough};
