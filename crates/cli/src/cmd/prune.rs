@@ -69,9 +69,9 @@ pub(super) fn tell(run: &Run, report: &PruneReport, took: &str) -> Result<()> {
     }
     if !report.resumed {
         out.line(format!(
-            "{} need {}; {} that nobody needs stay",
-            text::counted(report.snapshots, "recovery point"),
+            "{} needed by {}; {} that nobody needs stay",
             text::size(report.bytes_used),
+            text::counted(report.snapshots, "recovery point"),
             text::size(report.bytes_unused_left)
         ))?;
     }

@@ -32,7 +32,7 @@ fn prune_says_what_would_go_removes_it_and_leaves_the_rest_sound() {
     assert!(report["packs_removed"].as_u64().unwrap() > 0, "{report}");
     assert!(report["deferred"].is_null() && report["snapshots"] == 2, "{report}");
     shop.run(["verify"]).ok();
-    shop.run(["prune"]).ok().says(&["Nothing to remove", "2 recovery points need"]);
+    shop.run(["prune"]).ok().says(&["Nothing to remove", "needed by 2 recovery points"]);
     let to = shop.beside("restored");
     shop.run(["restore", "latest", "--to", to.to_str().unwrap()]).ok();
     shop.run(["backup"]).ok();
