@@ -153,8 +153,12 @@ fn look_at_server(client: &mut Client) -> Result<Server> {
     let row = rows.only()?;
     server.is_standby = row.is_true(0)?;
     server.is_superuser = row.is_true(1)?;
-    server.may_replicate = server.is_superuser || client.batch("SET session_replication_role = replica").is_ok();
-    client.batch("RESET session_replication_role")?;
+    // In a transaction that is given up: who may not set it may not reset it either.
+    server.may_replicate =
+        server.is_superuser || client.batch("BEGIN; SET LOCAL session_replication_role = replica").is_ok();
+    if !server.is_superuser {
+        client.batch("ROLLBACK").context(ACT)?;
+    }
     // Only for those who may ask.
     if let Ok(rows) = client.query("SELECT system_identifier FROM pg_catalog.pg_control_system()") {
         server.system_identifier = Some(rows.only()?.text(0)?.to_owned());

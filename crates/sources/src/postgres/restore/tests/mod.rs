@@ -4,6 +4,7 @@ mod addition;
 mod busy;
 mod failures;
 mod refusals;
+mod roles;
 mod whole;
 
 use super::super::conninfo::Conninfo;
