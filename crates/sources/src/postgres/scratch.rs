@@ -4,7 +4,7 @@
 //! database's name as long as its run lives. Only scratch databases that the role itself may drop are ever touched.
 
 use super::conninfo::Conninfo;
-use super::restore::SUCCESSOR;
+use super::restore::{SUCCESSOR, drop_subscriptions};
 use super::sql::{literal, quote};
 use super::wire::Client;
 use lastgood_model::{Context, Error, ErrorKind, Result};
@@ -86,11 +86,20 @@ impl ScratchDatabase {
             })
             .context("look for what killed proofs have left")?;
         for name in found {
+            self.free(&name)?;
             let dropped = self.holder.batch(&format!("DROP DATABASE IF EXISTS {}", quote(&name)));
             dropped.with_context(|| format!("drop {name}, which a killed proof has left"))?;
             self.swept.push(name);
         }
         Ok(())
+    }
+
+    /// Takes out what keeps a database from being dropped, if it is there.
+    fn free(&self, name: &str) -> Result<()> {
+        match drop_subscriptions(&self.info.with_database(name)) {
+            Err(error) if error.kind() == ErrorKind::Absent => Ok(()),
+            done => done.with_context(|| format!("drop the subscriptions of {name}")),
+        }
     }
 
     /// How to reach it, once it is made.
@@ -127,8 +136,8 @@ impl ScratchDatabase {
         let force = if version >= 130_000 { " WITH (FORCE)" } else { "" };
         // One that was stopped while it was made has another name.
         for name in [self.name.clone(), format!("{}{SUCCESSOR}", self.name)] {
-            self.holder
-                .batch(&format!("DROP DATABASE IF EXISTS {}{force}", quote(&name)))
+            self.free(&name)
+                .and_then(|()| self.holder.batch(&format!("DROP DATABASE IF EXISTS {}{force}", quote(&name))))
                 .with_context(|| format!("drop the scratch database {name}"))
                 .map_err(|error| {
                     error.with_hint(format!("database {name} stays on the server; the next proof there drops it"))

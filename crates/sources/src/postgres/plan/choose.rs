@@ -94,8 +94,16 @@ fn select(facts: &Facts<'_>, options: &Options, chosen: &mut Chosen) -> Result<(
 
 fn fitting(facts: &Facts<'_>, pattern: &Pattern) -> impl Iterator<Item = usize> {
     let entries = facts.toc.entries.iter().enumerate();
-    let fitting = entries.filter(|(_, entry)| is_relation(entry) && pattern.fits(namespace(entry), &entry.tag));
+    let fitting = entries.filter(|(_, entry)| {
+        is_relation(entry) && pattern.fits(namespace(entry), &entry.tag) && !is_left_over(namespace(entry))
+    });
     fitting.map(|(index, _)| index)
+}
+
+/// The schema of a restore under another name that was killed before the capture: nobody means what is in it.
+fn is_left_over(schema: &str) -> bool {
+    let number = schema.strip_prefix("lastgood_").map(|rest| rest.trim_end_matches('_'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn nothing_fits(what: &str, pattern: &Pattern) -> Error {

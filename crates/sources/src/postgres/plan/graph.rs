@@ -69,9 +69,15 @@ impl<'a> Graph<'a> {
         self.pre.push(step);
     }
 
-    pub(super) fn pre_entry(&mut self, index: usize, notes: &mut Vec<String>) -> Result<()> {
+    /// Makes what an entry describes, and with it, as one, what `more` says.
+    pub(super) fn pre_entry(&mut self, index: usize, more: Option<&str>, notes: &mut Vec<String>) -> Result<()> {
         let entry = self.facts.entry(index);
-        if let Some((settings, sql)) = self.sql(entry, notes)? {
+        if let Some((settings, mut sql)) = self.sql(entry, notes)? {
+            if let Some(more) = more {
+                sql.push('\n');
+                sql.push_str(more);
+                notes.push(format!("{} inherits from other tables: the copy stands alone", entry.label()));
+            }
             let step = self.step(entry.label(), settings + &sql);
             self.pre.push(step);
         }

@@ -95,6 +95,8 @@ pub struct Plan {
     pub data: Vec<DataTarget>,
     /// What comes after rows. A step depends only on steps before it, so that one after another works, too.
     pub post: Vec<Step>,
+    /// The one table was a partition, and is restored without the table that it was part of.
+    pub is_partition_alone: bool,
     /// What a person should know: what is left out and why, what must be in the target already.
     pub notes: Vec<String>,
 }
@@ -196,6 +198,7 @@ pub fn plan(toc: &Toc, options: &Options) -> Result<Plan> {
         pre: Vec::new(),
         data: Vec::new(),
         post: Vec::new(),
+        is_partition_alone: false,
         notes: Vec::new(),
     };
     if options.what != What::Schema {
@@ -216,7 +219,7 @@ pub fn plan(toc: &Toc, options: &Options) -> Result<Plan> {
         }
         for (index, (_, part)) in object::parts(toc).enumerate().filter(|(index, _)| is_chosen(*index)) {
             if part == Part::PreData {
-                graph.pre_entry(index, &mut notes)?;
+                graph.pre_entry(index, rename.as_ref().and_then(|rename| rename.with(index)), &mut notes)?;
             }
         }
         graph.post(&chosen, options, &mut notes)?;
@@ -232,6 +235,7 @@ pub fn plan(toc: &Toc, options: &Options) -> Result<Plan> {
     } else if options.rename.is_some() {
         notes.push("the new name is not used: only rows are restored, into a table that is there".to_owned());
     }
+    plan.is_partition_alone = rename.as_ref().is_some_and(|rename| rename.is_partition);
     plan.notes = notes;
     Ok(plan)
 }

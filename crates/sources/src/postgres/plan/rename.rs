@@ -17,12 +17,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// PostgreSQL's `NAMEDATALEN - 1`.
 const NAME_BYTES_MAX: usize = 63;
+/// So many tables are named when several are selected.
+const NAMED_MAX: usize = 5;
 
 /// Which objects move, and where.
 pub(super) struct Move {
     /// The schema for the time of the restore.
     pub(super) scratch: String,
     schema: String,
+    /// The table.
+    root: usize,
+    /// It was a partition of a table that is not restored.
+    pub(super) is_partition: bool,
+    /// What makes a table that inherits from others a table by itself, with all columns that it has.
+    alone: String,
     /// Kind for `ALTER`, old schema, old name, new name; tables before what is theirs.
     objects: Vec<(&'static str, String, String, String)>,
     moved: BTreeSet<(String, String)>,
@@ -32,14 +40,26 @@ impl Move {
     pub(super) fn plan(facts: &Facts<'_>, chosen: &Chosen, wish: &Rename, options: &Options) -> Result<Self> {
         let entries = &facts.toc.entries;
         let tables = chosen.iter().filter(|index| {
-            let is_own = facts.whole(*index).is_none() && !facts.is_partition(*index);
+            // A partition without its table is a table by itself.
+            let is_part = facts.is_partition(*index)
+                && facts.needs(*index).any(|need| facts.is_partitioned(need) && chosen.contains(need));
+            let is_own = facts.whole(*index).is_none() && !is_part;
             is_relation(&entries[*index]) && is_own
         });
         let tables: Vec<usize> = tables.collect();
         let [root] = tables.as_slice() else {
-            let message = format!("a new name is for one table, and {} are selected", tables.len());
+            let some: Vec<String> = tables
+                .iter()
+                .take(NAMED_MAX)
+                .map(|table| format!("{}.{}", namespace(&entries[*table]), entries[*table].tag))
+                .collect();
+            let message =
+                format!("a new name is for one table, and {} are selected: {}", tables.len(), some.join(", "));
             return Err(Error::invalid(message).with_hint("select exactly one, with its schema: schema.table"));
         };
+        let parents = parents(entries[*root].definition(), facts.standard_strings);
+        let is_partition = facts.is_partition(*root);
+        let root_index = *root;
         let root = &entries[*root];
         if root.desc != "TABLE" {
             return Err(Error::invalid(format!(
@@ -57,7 +77,19 @@ impl Move {
         while options.existing_schemas.contains(&scratch) || entries.iter().any(|entry| namespace(entry) == scratch) {
             scratch.push('_');
         }
-        let mut this = Self { scratch, schema, objects: Vec::new(), moved: BTreeSet::new() };
+        let alone = parents
+            .iter()
+            .map(|parent| format!("ALTER TABLE ONLY {} NO INHERIT {parent};", quote_in(&scratch, &root.tag)));
+        let alone = alone.collect::<Vec<_>>().join("\n");
+        let mut this = Self {
+            scratch,
+            schema,
+            root: root_index,
+            is_partition,
+            alone,
+            objects: Vec::new(),
+            moved: BTreeSet::new(),
+        };
         // Where nothing else is, other names than the table's can stay.
         let stays = this.schema != old_schema;
         let mut taken = BTreeSet::from([wish.name.clone()]);
@@ -91,6 +123,11 @@ impl Move {
             this.objects.push((kind, schema, name, new));
         }
         Ok(this)
+    }
+
+    /// What belongs to the making of an entry: no row of the copy may ever be seen through a table that is there.
+    pub(super) fn with(&self, index: usize) -> Option<&str> {
+        (index == self.root && !self.alone.is_empty()).then_some(&self.alone)
     }
 
     /// Makes the schemas that it needs.
@@ -173,6 +210,28 @@ impl Move {
     }
 }
 
+/// The tables in `CREATE TABLE … INHERITS (…)`, as they are written there.
+fn parents(definition: &str, standard_strings: bool) -> Vec<String> {
+    let tokens: Vec<Token<'_>> = Tokens::new(definition, standard_strings).collect();
+    let mut depth = 0i64;
+    let mut start = None;
+    for (at, token) in tokens.iter().enumerate() {
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            ";" if depth == 0 => break,
+            _ => {}
+        }
+        if depth == 0 && token.is("INHERITS") && tokens.get(at + 1).is_some_and(|next| next.is_sign("(")) {
+            start = Some(at + 2);
+        }
+    }
+    let rest = start.map_or(&[][..], |start| &tokens[start..]);
+    let list: Vec<&Token<'_>> = rest.iter().take_while(|token| !token.is_sign(")")).collect();
+    let names = list.split(|token| token.is_sign(",")).filter(|name| !name.is_empty());
+    names.map(|name| name.iter().map(|token| token.text).collect()).collect()
+}
+
 /// Whether a cast to `regclass` comes next.
 fn is_regclass(tokens: &[Token<'_>]) -> bool {
     let is_colons =
@@ -217,7 +276,15 @@ mod tests {
     fn only_names_of_moved_objects_change_their_schema() {
         let pair = |schema: &str, name: &str| (schema.to_owned(), name.to_owned());
         let moved = BTreeSet::from([pair("s", "t"), pair("s", "t_seq"), pair("S x", "t\"")]);
-        let this = Move { scratch: "new".into(), schema: "s".into(), objects: Vec::new(), moved };
+        let this = Move {
+            scratch: "new".into(),
+            schema: "s".into(),
+            root: 0,
+            is_partition: false,
+            alone: String::new(),
+            objects: Vec::new(),
+            moved,
+        };
         let check = |sql: &str, expected: &str| assert_eq!(this.rewrite(sql, true), expected, "{sql}");
         check("CREATE TABLE s.t (a int)", "CREATE TABLE \"new\".t (a int)");
         check(
@@ -234,6 +301,13 @@ mod tests {
             "nextval('\"new\".\"t_seq\"'::\"pg_catalog\".\"regclass\")",
         );
         check("'s.t_seq'::text || 's.other'::regclass", "'s.t_seq'::text || 's.other'::regclass");
+    }
+
+    #[test]
+    fn what_a_table_inherits_from_is_found() {
+        let sql = "CREATE TABLE \"s\".\"c\" (\n \"INHERITS\" int DEFAULT (1)\n)\nINHERITS (\"s\".\"a,b\", \"t\".\"p\");\nSELECT 1";
+        assert_eq!(parents(sql, true), ["\"s\".\"a,b\"", "\"t\".\"p\""]);
+        assert_eq!(parents("CREATE TABLE s.t (a int);", true), [""; 0]);
     }
 
     #[test]

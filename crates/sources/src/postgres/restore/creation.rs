@@ -4,6 +4,8 @@
 use super::super::script::object::{self, Part};
 use super::super::sql::{Kind, Token, Tokens, literal, quote, statements};
 use super::super::toc::Toc;
+use super::globals::roles_in;
+use super::mark::Mark;
 use lastgood_model::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 
@@ -24,6 +26,7 @@ impl Creation {
     /// What a table of contents says; UTF-8 and the server's own locale when it says nothing.
     pub(super) fn of(toc: Option<&Toc>, standard_strings: bool, no_owner: bool, no_acl: bool) -> Self {
         let mut out = Self { standard_strings, ..Self::default() };
+        let mut is_marked = false;
         for (entry, part) in toc.into_iter().flat_map(object::parts) {
             let defn = entry.definition();
             match entry.desc.as_str() {
@@ -34,11 +37,18 @@ impl Creation {
                     out.owner = owner.cloned();
                 }
                 "ACL" if no_acl => {}
+                // Of a restore that did not end, which was captured with the database: this one ends.
+                "COMMENT" if mark_in(defn, standard_strings).is_some() => {
+                    is_marked = true;
+                }
                 desc => {
                     out.has_comment |= desc == "COMMENT";
                     out.after.extend(statements(defn, standard_strings).into_iter().map(str::to_owned));
                 }
             }
+        }
+        if is_marked {
+            out.after.retain(|statement| !statement.contains("default_transaction_read_only"));
         }
         out
     }
@@ -104,6 +114,17 @@ impl Creation {
         Ok(sql)
     }
 
+    /// Leaves out what names this role.
+    pub(super) fn leave_out(&mut self, role: &str) {
+        self.owner = self.owner.take().filter(|owner| owner != role);
+        let standard_strings = self.standard_strings;
+        self.after.retain(|statement| {
+            let mut named = BTreeSet::new();
+            roles_in(statement, standard_strings, &mut named);
+            !named.contains(role)
+        });
+    }
+
     /// What is done last, with the database's own comment or the one that it shall keep.
     pub(super) fn after(&self, name: &str, keep: Option<&str>) -> Vec<String> {
         let mut out: Vec<String> =
@@ -116,6 +137,13 @@ impl Creation {
         }
         out
     }
+}
+
+/// The mark in `COMMENT ON DATABASE x IS 'text'`.
+fn mark_in(sql: &str, standard_strings: bool) -> Option<Mark> {
+    let last = Tokens::new(sql, standard_strings).filter(|token| token.kind == Kind::Value).last()?;
+    let text = last.text.trim_start_matches(['E', 'e']).trim_matches('\'').replace("''", "'");
+    Mark::parse(&text)
 }
 
 fn unsupported(what: &str, version: u32) -> Error {

@@ -5,16 +5,17 @@ use super::super::session::{Stop, stoppable};
 use super::super::wire::{Client, sqlstate};
 use super::globals::Globals;
 use super::load::{self, Load};
+use super::making::{self, Making, Prepare, Swap};
 use super::mark::Mark;
 use super::planning::DatabaseRestorePlan;
 use super::pool;
 use super::session::{self, Sessions};
-use super::summary::{DatabaseRestoreReport, Phases};
-use super::target::{self, Making, Prepare, State};
+use super::summary::{DatabaseRestoreReport, FailedDefinition, Phases};
+use super::target::{self, State};
 use super::work::{Work, graph};
 use super::{large_objects, orphans, sequences, undo, unfinished};
 use lastgood_model::saved::SavedFiles;
-use lastgood_model::{Context, Monitor, Result};
+use lastgood_model::{Context, Error, ErrorKind, Monitor, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -36,14 +37,13 @@ impl DatabaseRestorePlan {
             return Err(refusal);
         }
         let before = match &self.target.state {
-            State::Ours(mark) => mark.before.as_deref(),
+            State::Ours(mark, _) => mark.before.as_deref(),
             _ => self.target.comment.as_deref().filter(|_| self.prepare == Prepare::Use),
         };
         let mark = Mark::begin(&self.options.recovery_point, before);
-        let schema = unfinished::name()?;
-        let mut is_begun = false;
-        let result = stoppable(monitor, |stop| self.run(files, monitor, stop, (&mark, &schema), &mut is_begun));
-        result.map_err(|error| undo::failed(&self, &mark, &schema, error, is_begun))
+        let mut begun = Begun { place: None, mark, schema: unfinished::name()?, is_changed: false, is_loaded: false };
+        let result = stoppable(monitor, |stop| self.run(files, monitor, stop, &mut begun));
+        result.map_err(|error| undo::failed(&self, &begun, error))
     }
 
     fn run(
@@ -51,28 +51,46 @@ impl DatabaseRestorePlan {
         files: &dyn SavedFiles,
         monitor: &Monitor,
         stop: &Arc<Stop>,
-        (mark, schema): (&Mark, &str),
-        is_begun: &mut bool,
+        state: &mut Begun,
     ) -> Result<DatabaseRestoreReport> {
         let begun = Instant::now();
         let expected = self.summary.bytes;
         monitor.add(|counters| &counters.bytes_expected, expected);
-        self.prepare(stop, mark, is_begun)?;
+        // Connected until the end, so that no other restore makes a database of this name meanwhile.
+        let mut beside = self.prepare(stop, state)?;
         let prepared = Instant::now();
 
-        let sessions = self.sessions(stop);
+        let place = state.place.as_deref().unwrap_or(&self.target.name);
+        let sessions = self.sessions(place, stop);
         let mut first = sessions.open()?;
         if self.is_addition() {
-            unfinished::begin(&mut first, self, schema, &sessions)?;
+            self.left.iter().try_for_each(|left| left.clear(&mut first))?;
+            unfinished::begin(&mut first, self, &state.schema, &sessions)?;
         }
+        if !self.emptied.is_empty() {
+            let emptied = self.emptied.join(", ONLY ");
+            first.batch(&format!("TRUNCATE ONLY {emptied}")).context("empty tables")?;
+        }
+        state.is_changed = true;
         self.pre_data(&mut first, &sessions)?;
+        if self.is_addition() {
+            unfinished::made(&mut first, self, &state.schema)?;
+        }
         let pre_data = Instant::now();
 
-        let loaded = self.rows_and_the_rest(files, monitor, &sessions)?.unwrap_or(pre_data).max(pre_data);
+        let failed = Mutex::new(Vec::new());
+        let loaded = self.rows_and_the_rest(files, monitor, &sessions, &failed)?.unwrap_or(pre_data).max(pre_data);
         if self.is_without_triggers() {
             orphans::check(&mut first, &sessions, &self.places)?;
         }
-        self.finish(&mut first, mark, schema)?;
+        match (self.prepare, beside.as_mut()) {
+            (Prepare::Swap, Some(beside)) => {
+                drop(first);
+                state.is_loaded = true;
+                self.swap(beside, state)?.into_iter().for_each(|note| sessions.note(note));
+            }
+            _ => self.finish(&mut first, state)?,
+        }
         let done = Instant::now();
         let ms = |from: Instant, to: Instant| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
         Ok(DatabaseRestoreReport {
@@ -82,7 +100,8 @@ impl DatabaseRestorePlan {
             bytes: self.summary.bytes,
             steps: self.summary.steps,
             roles_made: self.summary.roles_made.clone(),
-            notices: sessions.take_notices(),
+            failed: failed.into_inner().unwrap_or_else(PoisonError::into_inner),
+            notices: [&self.summary.warnings[..], &self.summary.notes, &sessions.take_notices()].concat(),
             phases: Phases {
                 prepare_ms: ms(begun, prepared),
                 pre_data_ms: ms(prepared, pre_data),
@@ -92,19 +111,20 @@ impl DatabaseRestorePlan {
         })
     }
 
-    /// Makes roles and the database.
-    fn prepare(&self, stop: &Arc<Stop>, mark: &Mark, is_begun: &mut bool) -> Result<()> {
-        let needs_beside = matches!(self.prepare, Prepare::Make | Prepare::Replace);
+    /// Makes roles and the database. Gives the session that made it, unless that is in it.
+    fn prepare(&self, stop: &Arc<Stop>, state: &mut Begun) -> Result<Option<Client>> {
+        let needs_beside = matches!(self.prepare, Prepare::Make | Prepare::Replace | Prepare::Swap);
         let info = if needs_beside { target::beside(&self.info)? } else { self.info.clone() };
         let sessions = Sessions::new(info, Arc::clone(stop));
         let mut client = sessions.open()?;
         if let Some(globals) = self.globals.as_ref().filter(|_| !self.roles_made.is_empty()) {
             Globals::make(globals, &mut client, &self.roles_made, &self.server.roles)?;
         }
-        let making = Making { server: &self.server, creation: &self.creation, mark, force: self.options.force };
-        target::prepare(&mut client, &self.target.name, self.prepare, &making)?;
-        *is_begun = true;
-        Ok(())
+        let making =
+            Making { server: &self.server, creation: &self.creation, mark: &state.mark, force: self.options.force };
+        let (place, mark) = making::prepare(&mut client, &self.target.name, self.prepare, &making)?;
+        (state.place, state.mark) = (Some(place), mark);
+        Ok(needs_beside.then_some(client))
     }
 
     /// Rows go into tables that have their triggers and foreign keys already, and these are switched off.
@@ -112,7 +132,7 @@ impl DatabaseRestorePlan {
         self.options.data_only && self.server.may_replicate
     }
 
-    fn sessions(&self, stop: &Arc<Stop>) -> Sessions {
+    fn sessions(&self, place: &str, stop: &Arc<Stop>) -> Sessions {
         let mut more = self.plan.session.clone();
         more.push("SET synchronous_commit = off".to_owned());
         if self.is_addition() {
@@ -124,14 +144,11 @@ impl DatabaseRestorePlan {
         }
         more.push("SET max_parallel_maintenance_workers = 0".to_owned());
         more.push(session::memory(self.jobs));
-        Sessions::new(self.info.clone(), Arc::clone(stop)).with(more)
+        Sessions::new(self.info.with_database(place), Arc::clone(stop)).with(more)
     }
 
     /// Everything that comes before rows, and values of sequences, which need nothing else.
     fn pre_data(&self, client: &mut Client, sessions: &Sessions) -> Result<()> {
-        if !self.emptied.is_empty() {
-            client.batch(&format!("TRUNCATE ONLY {}", self.emptied.join(", ONLY "))).context("empty tables")?;
-        }
         for step in &self.plan.pre {
             run_step(client, sessions, step)?;
         }
@@ -144,6 +161,7 @@ impl DatabaseRestorePlan {
         files: &dyn SavedFiles,
         monitor: &Monitor,
         sessions: &Sessions,
+        failed: &Mutex<Vec<FailedDefinition>>,
     ) -> Result<Option<Instant>> {
         let loads = load::divide(&self.saved.folder, &self.saved.tables, &self.places, self.jobs)?;
         let graph = graph(self, &loads);
@@ -171,7 +189,18 @@ impl DatabaseRestorePlan {
                     if is_long && done.is_ok() {
                         client.batch("SET max_parallel_maintenance_workers = 0")?;
                     }
-                    done?;
+                    match done {
+                        Err(error) if self.is_passed_over(at, client, &error) => {
+                            let failure = FailedDefinition {
+                                what: step.what.clone(),
+                                error: error.chain(),
+                                sql: step.sql.clone(),
+                            };
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                            client.batch("SET max_parallel_maintenance_workers = 0")?;
+                        }
+                        done => done?,
+                    }
                 }
             }
             if !matches!(graph.work[task], Work::Step(_)) && loads_left.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -184,14 +213,27 @@ impl DatabaseRestorePlan {
         Ok(loaded.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A definition failed, and the restore goes on without it.
+    fn is_passed_over(&self, at: usize, client: &Client, error: &Error) -> bool {
+        // Without its last step a table never gets its new name.
+        let is_needed = self.rename.is_some() && at + 1 == self.plan.post.len();
+        let is_about_it = !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Retry | ErrorKind::NoSpace);
+        self.options.continue_past_errors
+            && !is_needed
+            && is_about_it
+            && sqlstate(error).is_some()
+            && !client.is_broken()
+    }
+
     /// What belongs to the database itself, and with it takes the mark away: all or nothing, and durable, with all that
     /// was done before.
-    fn finish(&self, client: &mut Client, mark: &Mark, schema: &str) -> Result<()> {
+    fn finish(&self, client: &mut Client, state: &Begun) -> Result<()> {
         let name = &self.target.name;
+        let before = state.mark.before.as_deref();
         let statements = match self.prepare {
-            Prepare::Add => return unfinished::end(client, schema),
-            Prepare::Use => vec![super::mark::comment_on(name, mark.before.as_deref())],
-            Prepare::Make | Prepare::Replace => self.creation.after(name, mark.before.as_deref()),
+            Prepare::Add => return unfinished::end(client, &state.schema),
+            Prepare::Use => vec![super::mark::comment_on(name, before)],
+            Prepare::Make | Prepare::Replace | Prepare::Swap => making::open(name, self.creation.after(name, before)),
         };
         client.batch("SET synchronous_commit = on; BEGIN")?;
         for statement in &statements {
@@ -199,6 +241,34 @@ impl DatabaseRestorePlan {
         }
         client.batch("COMMIT").context("finish the database")
     }
+
+    /// Puts what is loaded and checked in the place of what was there.
+    fn swap(&self, client: &mut Client, state: &Begun) -> Result<Vec<String>> {
+        let name = self.target.name.as_str();
+        let before = state.mark.before.as_deref();
+        let swap = Swap {
+            name,
+            successor: state.place.as_deref().unwrap_or_default(),
+            after: self.creation.after(name, before),
+            recovery_point: &self.options.recovery_point,
+            force: self.options.force,
+        };
+        making::swap(client, swap)
+    }
+}
+
+/// How far a restore has come.
+pub(super) struct Begun {
+    /// The database that is filled, once something may have been changed.
+    pub(super) place: Option<String>,
+    /// What it bears.
+    pub(super) mark: Mark,
+    /// The schema that says that an addition is not complete.
+    pub(super) schema: String,
+    /// Something is in it that was not.
+    pub(super) is_changed: bool,
+    /// All is loaded and checked.
+    pub(super) is_loaded: bool,
 }
 
 /// Runs a step; what fails bears its name. A deadlock with somebody else, such as autovacuum, is tried again: nothing of

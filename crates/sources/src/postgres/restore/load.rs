@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) name: String,
     /// It was made by this restore, empty, and nobody else knows it.
     pub(super) is_new: bool,
+    /// It was a partition, and is loaded without the table that it was part of.
+    pub(super) is_alone: bool,
 }
 
 /// Rows that are loaded in one go.
@@ -85,7 +87,7 @@ pub(super) fn divide(folder: &str, tables: &[TableRecord], places: &[Place], job
         let shown = format!("{}.{}", place.schema, place.name);
         let is_freezable = place.is_new
             && table.kind == TableKind::Table
-            && !table.load_through_root
+            && !(table.load_through_root && !place.is_alone)
             && table.extension.is_none()
             && table.condition.is_none();
         let is_split = jobs > 1 && parts.len() > 1 && table.bytes() >= split_from;
@@ -132,7 +134,7 @@ fn parts(folder: &str, table: &TableRecord) -> Vec<Part> {
 
 /// Where rows are sent: the table itself, or the partitioned table above it.
 fn destination<'a>(table: &'a TableRecord, place: &'a Place) -> (&'a str, &'a str) {
-    match table.root.as_ref().filter(|_| table.load_through_root) {
+    match table.root.as_ref().filter(|_| table.load_through_root && !place.is_alone) {
         // Under another name all of them are in the same other schema.
         Some((_, root)) if place.schema != table.schema => (&place.schema, root),
         Some((schema, root)) => (schema, root),
@@ -240,6 +242,7 @@ mod tests {
             schema: record.schema.clone(),
             name: record.name.clone(),
             is_new: true,
+            is_alone: false,
         };
         tables.iter().enumerate().map(place).collect()
     }

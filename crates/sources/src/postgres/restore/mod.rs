@@ -6,7 +6,9 @@
 //!
 //! What is promised:
 //!
-//! - Nothing that is there is taken away unless the options say so, or a restore that did not end has left it.
+//! - Nothing that is there is taken away unless the options say so, or a restore that did not end has provably left it.
+//! - A database that is to be replaced stays as it is until all of the new one is loaded and checked; then they exchange
+//!   their names in one transaction.
 //! - While it goes on, and after it failed, the database says so in its comment (see `mark`); one in use, to which
 //!   something is added, by a schema (see `unfinished`).
 //! - Rows are what was saved, by count and digest; any statement that fails fails the restore and is named.
@@ -19,7 +21,9 @@ mod creation;
 mod execute;
 mod globals;
 mod large_objects;
+mod leftovers;
 mod load;
+mod making;
 mod mark;
 mod obstacles;
 mod orphans;
@@ -38,10 +42,13 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use leftovers::{Leftover, leftovers};
+pub(super) use making::{SUCCESSOR, drop_subscriptions};
 pub use planning::{DatabaseRestorePlan, plan};
-pub(super) use target::SUCCESSOR;
 
-pub use summary::{DatabaseFate, DatabaseRestoreReport, Obstacle, ObstacleKind, Phases, RestoreSummary};
+pub use summary::{
+    DatabaseFate, DatabaseRestoreReport, FailedDefinition, Obstacle, ObstacleKind, Phases, RestoreSummary,
+};
 pub use verify::{Mismatch, VerifyOptions, VerifyReport, verify};
 
 use lastgood_model::Result;
@@ -79,6 +86,9 @@ pub struct RestoreOptions {
     pub overwrite: bool,
     /// Ends connections of others to a database that is taken away.
     pub force: bool,
+    /// Definitions that fail once rows can be loaded, such as a foreign key that the rows break, are told in the report and
+    /// left out; the rest is restored. Rows that fail still fail the restore.
+    pub continue_past_errors: bool,
     /// Where the recovery point came from, to tell whether it is restored over itself.
     pub origin: Option<Origin>,
 }

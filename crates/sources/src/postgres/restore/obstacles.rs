@@ -3,11 +3,11 @@
 
 use super::super::sql::{literal, quote, quote_in};
 use super::super::wire::Client;
+use super::making::Prepare;
 use super::planning::{DatabaseRestorePlan, shown, version_of};
 use super::session;
 use super::summary::{Obstacle, ObstacleKind};
-use super::target::{Prepare, State};
-use super::unfinished;
+use super::target::State;
 use lastgood_model::{Context, Result};
 use std::collections::BTreeSet;
 
@@ -62,6 +62,16 @@ fn add(plan: &mut DatabaseRestorePlan, kind: ObstacleKind, message: String, hint
     plan.summary.obstacles.push(Obstacle { kind, message, hint: hint.into() });
 }
 
+/// For people: `12 MB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
+    }
+}
+
 fn named(what: &str, names: &[String]) -> String {
     let mut list: Vec<String> = names.iter().take(NAMED_MAX).map(|name| quote(name)).collect();
     if names.len() > NAMED_MAX {
@@ -95,7 +105,7 @@ fn server(plan: &mut DatabaseRestorePlan) {
 fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
     let name = quote(&plan.target.name);
     let state = plan.target.state.clone();
-    if matches!(plan.prepare, Prepare::Make | Prepare::Replace) {
+    if matches!(plan.prepare, Prepare::Make | Prepare::Replace | Prepare::Swap) {
         let mut notes = Vec::new();
         let creation = &plan.creation;
         if let Err(error) =
@@ -124,27 +134,56 @@ fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
             let kept = "settings, privileges and owner of the database itself stay as they are: it was there before";
             plan.summary.notes.push(kept.to_owned());
         }
-        (Prepare::Replace, State::Ours(mark)) => plan.summary.replaces = Some(mark.shown()),
-        (Prepare::Replace, State::Occupied(count, some)) => {
+        (Prepare::Replace, State::Ours(mark, _)) => plan.summary.replaces = Some(mark.shown()),
+        (Prepare::Swap, State::Ours(mark, doubt)) => {
+            let held = format!("{}; {}", mark.shown(), doubt.unwrap_or_default());
+            if plan.options.overwrite {
+                plan.summary.replaces = Some(held);
+            } else {
+                let message = format!("database {name} is not whole: {held}");
+                let hint = format!(
+                    "somebody may want what is in it: restore to a database of another name, or have this one replaced \
+                     with --overwrite; to keep it as it is: COMMENT ON DATABASE {name} IS NULL"
+                );
+                add(plan, ObstacleKind::Occupied, message, hint);
+            }
+        }
+        (Prepare::Swap, State::Occupied(count, some)) => {
             let more = if count > some.len() as u64 { ", …" } else { "" };
             let held = format!("{count} objects: {}{more}", some.join(", "));
             if plan.options.overwrite {
                 plan.summary.replaces = Some(held);
             } else {
                 let message = format!("database {name} is not empty; it holds {held}");
-                let hint =
-                    "restore to a database of another name, or have this one dropped and made anew with --overwrite";
+                let hint = "restore to a database of another name, or have this one replaced with --overwrite: it stays \
+                            until the new one is complete, and is dropped then";
                 add(plan, ObstacleKind::Occupied, message, hint);
             }
         }
-        (Prepare::Replace, _) => {}
-        (Prepare::Add, State::Ours(mark)) => {
+        (Prepare::Replace | Prepare::Swap, _) => {}
+        (Prepare::Add, State::Ours(mark, _)) => {
             let message = format!("database {name} is not whole: it holds {}", mark.shown());
             add(plan, ObstacleKind::Occupied, message, "restore the whole database again first");
         }
         (Prepare::Add, _) => addition(plan, needs).context("look at what is to be added to")?,
     }
-    if plan.prepare == Prepare::Replace && !plan.target.users.is_empty() && !plan.options.force {
+    if plan.prepare == Prepare::Swap && plan.options.overwrite {
+        plan.summary.notes.push(format!(
+            "database {name} stays as it is until the new one is complete: the server needs room for both, \
+             {} for the old one and {} of rows and their indexes for the new one",
+            size(plan.target.bytes),
+            size(plan.summary.bytes)
+        ));
+        for (message, hint) in plan.target.ties.clone() {
+            add(plan, ObstacleKind::InUse, message, hint);
+        }
+        if !plan.target.slots.is_empty() {
+            let slots = named("replication slot", &plan.target.slots);
+            plan.summary.warnings.push(format!("with the old database {slots} will be dropped"));
+        }
+    }
+    let is_taken_away = matches!(plan.prepare, Prepare::Replace | Prepare::Swap);
+    if is_taken_away && !plan.target.users.is_empty() && !plan.options.force {
         let message = format!("database {name} is in use by {}", plan.target.users.join(", "));
         add(plan, ObstacleKind::InUse, message, "stop what uses it, or end their connections with --force");
     }
@@ -153,10 +192,6 @@ fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
 
 fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
     let mut client = session::connect(&plan.info)?;
-    for left in unfinished::found(&mut client)? {
-        let what = format!("another restore goes on or was killed ({left}); drop what it names, and then that schema");
-        plan.summary.warnings.push(what);
-    }
     if plan.options.data_only {
         rows_only(plan, &mut client)?;
     } else if let Some(rename) = plan.rename.clone() {
@@ -168,7 +203,10 @@ fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
         }
     } else {
         let all: Vec<(String, String)> = plan.plan.data.iter().map(|t| (t.schema.clone(), t.name.clone())).collect();
-        let found = there(&mut client, &all)?;
+        let mut found = there(&mut client, &all)?;
+        for left in &plan.left {
+            found.retain(|name| !left.relations.contains(name) && !left.schemas.contains(&name.0));
+        }
         if !found.is_empty() {
             let names: Vec<String> = found.iter().take(NAMED_MAX).map(|(schema, name)| shown(schema, name)).collect();
             let message = format!("{} is there already", names.join(", "));
@@ -177,6 +215,7 @@ fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
             add(plan, ObstacleKind::Occupied, message, hint);
         }
     }
+    left_behind(plan, &mut client)?;
     if plan.target.large_objects > 0 && !needs.large_objects.is_empty() {
         let mut taken = Vec::new();
         let all: Vec<String> = needs.large_objects.iter().map(u32::to_string).collect();
@@ -200,6 +239,24 @@ fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
     if needs.is_selective && !plan.options.data_only {
         let note = "large objects are left out: only a part of the database is restored";
         plan.summary.notes.push(note.to_owned());
+    }
+    Ok(())
+}
+
+/// Tells of what killed restores have left: what is taken away, and what only a person can.
+fn left_behind(plan: &mut DatabaseRestorePlan, client: &mut Client) -> Result<()> {
+    for left in std::mem::take(&mut plan.left) {
+        if left.is_gone(client, &plan.emptied)? {
+            plan.summary
+                .notes
+                .push(format!("what a restore has left that was killed is taken away first: {}", left.told));
+            plan.left.push(left);
+        } else {
+            plan.summary.warnings.push(format!(
+                "a restore was killed, and what it loaded is not complete: {}; restore these with --data-only --overwrite",
+                left.told
+            ));
+        }
     }
     Ok(())
 }
@@ -239,9 +296,77 @@ fn rows_only(plan: &mut DatabaseRestorePlan, client: &mut Client) -> Result<()> 
         add(plan, ObstacleKind::Occupied, message, "have them emptied first with --overwrite, or leave them out");
     }
     if !plan.server.may_replicate {
-        let warning = "the role may not switch triggers off: they fire while rows are loaded, and foreign keys are \
-                       checked, which fails when a table is loaded before the one it points to";
+        let warning = "the role may not switch triggers off: foreign keys are checked while rows are loaded, which fails \
+                       when a table is loaded before the one it points to";
         plan.summary.warnings.push(warning.to_owned());
+    }
+    triggers(plan, client, &found)?;
+    let emptied: Vec<String> = plan.emptied.iter().map(|name| literal(name)).collect();
+    if emptied.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "WITH emptied AS (SELECT pg_catalog.to_regclass(name)::pg_catalog.oid AS oid \
+           FROM pg_catalog.unnest(ARRAY[{}]) AS name) \
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), k.conname, k.confrelid::pg_catalog.regclass \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM emptied) \
+           AND k.conrelid NOT IN (SELECT oid FROM emptied) ORDER BY 1, 2",
+        emptied.join(", ")
+    );
+    let mut referring = Vec::new();
+    client.for_each_row(&sql, |row| {
+        referring.push((row.text(0)?.to_owned(), quote(row.text(1)?), row.text(2)?.to_owned()));
+        Ok(())
+    })?;
+    for (table, constraint, emptied) in referring.into_iter().take(NAMED_MAX) {
+        let message =
+            format!("table {emptied} cannot be emptied: table {table} refers to it (constraint {constraint})");
+        let hint = format!(
+            "restore the rows of both, with --table for each, if {table} holds rows, too; or drop the constraint first, \
+             and make it again afterwards; or restore {emptied} beside under another name with --as"
+        );
+        add(plan, ObstacleKind::Occupied, message, hint);
+    }
+    Ok(())
+}
+
+/// Triggers that would fire while rows are loaded: what is in the tables then is not what was saved, and who knows what
+/// else they do.
+fn triggers(plan: &mut DatabaseRestorePlan, client: &mut Client, tables: &BTreeSet<(String, String)>) -> Result<()> {
+    // Where they can be switched off at all, only those stay on that somebody wants to fire even then.
+    let fire = if plan.server.may_replicate { "'A', 'R'" } else { "'A', 'O'" };
+    let names: Vec<String> = tables.iter().map(|(schema, name)| literal(&quote_in(schema, name))).collect();
+    for batch in names.chunks(BATCH) {
+        let sql = format!(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(t.tgname), t.tgenabled \
+             FROM pg_catalog.unnest(ARRAY[{}]) AS name \
+             JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(name)::pg_catalog.oid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid \
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ({fire}) \
+               AND t.tgtype::pg_catalog.int4 & 4 <> 0 ORDER BY 1, 2",
+            batch.join(", ")
+        );
+        let mut found = Vec::new();
+        client.for_each_row(&sql, |row| {
+            found.push((row.text(0)?.to_owned(), row.text(1)?.to_owned(), row.text(2)?.to_owned()));
+            Ok(())
+        })?;
+        for (table, trigger, state) in found {
+            let always = match state.as_str() {
+                "A" => "ALWAYS ",
+                "R" => "REPLICA ",
+                _ => "",
+            };
+            let message = format!("trigger {trigger} of table {table} would fire for every row that is loaded");
+            let hint = format!(
+                "switch it off: ALTER TABLE {table} DISABLE TRIGGER {trigger}; and after the restore on again: \
+                 ALTER TABLE {table} ENABLE {always}TRIGGER {trigger}"
+            );
+            add(plan, ObstacleKind::Fires, message, hint);
+        }
     }
     Ok(())
 }

@@ -11,11 +11,14 @@ use super::creation::Creation;
 use super::globals::{Globals, roles_in};
 use super::large_objects::{self, Wishes};
 use super::load::Place;
+use super::making::Prepare;
 use super::obstacles::{self, Needs};
 use super::saved::{self, SavedDatabase};
 use super::sequences::Sequence;
+use super::session;
 use super::summary::{DatabaseFate, Obstacle, RestoreSummary};
-use super::target::{self, Prepare, Server, State, Target};
+use super::target::{self, Server, State, Target};
+use super::unfinished::{self, Left};
 use lastgood_model::saved::SavedFiles;
 use lastgood_model::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +40,8 @@ pub struct DatabaseRestorePlan {
     pub(super) roles_made: BTreeSet<String>,
     pub(super) jobs: usize,
     pub(super) rename: Option<Rename>,
+    /// What killed restores have left in the database, which is taken away first.
+    pub(super) left: Vec<Left>,
     /// Tables that are emptied first.
     pub(super) emptied: Vec<String>,
     pub(super) summary: RestoreSummary,
@@ -70,7 +75,7 @@ impl DatabaseRestorePlan {
     /// Something that is not an unfinished restore's would be taken away.
     pub fn is_destructive(&self) -> bool {
         let empties = self.options.data_only && self.options.overwrite;
-        empties || (self.prepare == Prepare::Replace && !matches!(self.target.state, State::Ours(_)))
+        empties || self.prepare == Prepare::Swap
     }
 
     /// Something is added to a database that somebody may use.
@@ -89,16 +94,25 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     let wishes = read_options(options)?;
     let name = saved::choose(files, options.database.as_deref())?;
     let saved = SavedDatabase::open(files, &name)?;
-    let (server, found) = target::look(target)?;
+    let (server, mut found) = target::look(target)?;
+    doubt(target, &saved, &mut found)?;
     let is_selective = !wishes.tables.is_empty() || !wishes.schemas.is_empty();
     let prepare = match &found.state {
         State::Absent => Prepare::Make,
+        State::Ours(_, None) if !options.data_only => Prepare::Replace,
         _ if options.data_only || options.rename.is_some() => Prepare::Add,
         State::Empty => Prepare::Use,
-        State::Ours(_) => Prepare::Replace,
+        State::Ours(..) => Prepare::Swap,
         State::Occupied(..) if is_selective => Prepare::Add,
-        State::Occupied(..) => Prepare::Replace,
+        State::Occupied(..) => Prepare::Swap,
     };
+    let others = match prepare {
+        Prepare::Add => unfinished::look(&mut session::connect(target)?)?,
+        _ => unfinished::Others::default(),
+    };
+    for schema in others.left.iter().flat_map(|left| &left.schemas) {
+        found.schemas.remove(schema);
+    }
     // In a database that is made there are the schemas that every new one has.
     let schemas = if prepare == Prepare::Add { found.schemas.clone() } else { BTreeSet::from(["public".to_owned()]) };
     let populated = saved.tables.iter().filter(|table| table.populated).map(|table| table.oid).collect();
@@ -114,15 +128,21 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
         None if options.data_only => described_by_tables(&saved),
         None => {
             return Err(Error::new(ErrorKind::Unsupported, "the recovery point holds only rows of this database")
-                .with_hint("restore with data_only into a database that has its tables"));
+                .with_hint("restore them with --data-only into a database that has its tables"));
         }
     };
-    let mut steps = plan::plan(&without_lost_tablespaces(toc, &server), &choice)?;
+    let (toc, lost) = without_lost_tablespaces(toc, &server);
+    let mut steps = plan::plan(&toc, &choice)?;
     check_text(&steps)?;
     let standard_strings = !steps.session.iter().any(|setting| setting == "SET standard_conforming_strings = off;");
-    let creation = Creation::of(saved.toc.as_ref(), standard_strings, options.no_owner, options.no_acl);
+    let mut creation = Creation::of(saved.toc.as_ref(), standard_strings, options.no_owner, options.no_acl);
 
     let mut notes = std::mem::take(&mut steps.notes);
+    notes.extend(
+        lost.iter().map(|name| {
+            format!("the server has no tablespace {}: what was there goes to the default one", quote(name))
+        }),
+    );
     let is_new = !options.data_only;
     let places = places(&saved, &steps, &choice, is_new, &mut notes);
     let by_name: HashMap<(&str, &str), &str> = sequence_places(&saved, &steps);
@@ -139,11 +159,28 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     for step in steps.pre.iter().chain(&steps.post) {
         roles_in(&step.sql, standard_strings, &mut roles);
     }
-    if matches!(prepare, Prepare::Make | Prepare::Replace) {
-        roles.extend(creation.owner.clone());
-        creation.after(&found.name, None).iter().for_each(|sql| roles_in(sql, standard_strings, &mut roles));
+    // Those of the database itself.
+    let mut own = BTreeSet::new();
+    if matches!(prepare, Prepare::Make | Prepare::Replace | Prepare::Swap) {
+        own.extend(creation.owner.clone());
+        creation.after(&found.name, None).iter().for_each(|sql| roles_in(sql, standard_strings, &mut own));
     }
     let globals = saved::globals(files)?;
+    if is_selective {
+        // Whoever wants a part of it does not ask for them.
+        let makes = globals.as_ref().filter(|_| options.roles).map(|globals| globals.to_make(&own, &server.roles));
+        let is_there = |role: &String| server.roles.contains(role) || makes.iter().any(|made| made.contains(role));
+        let lacking: BTreeSet<String> = own.iter().filter(|role| !is_there(role)).cloned().collect();
+        for role in lacking {
+            notes.push(format!(
+                "what role {} may do with the database itself is left out: it is not there",
+                quote(&role)
+            ));
+            creation.leave_out(&role);
+            own.remove(&role);
+        }
+    }
+    roles.extend(own);
     let roles_made = match &globals {
         Some(globals) if options.roles => globals.to_make(&roles, &server.roles),
         _ => BTreeSet::new(),
@@ -163,7 +200,7 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
             fate: match prepare {
                 Prepare::Make => DatabaseFate::Made,
                 Prepare::Use => DatabaseFate::Used,
-                Prepare::Replace => DatabaseFate::Replaced,
+                Prepare::Replace | Prepare::Swap => DatabaseFate::Replaced,
                 Prepare::Add => DatabaseFate::AddedTo,
             },
             replaces: None,
@@ -177,7 +214,7 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
             roles_made: roles_made.iter().cloned().collect(),
             extensions: extensions.there,
             notes,
-            warnings: Vec::new(),
+            warnings: others.told,
             obstacles: Vec::new(),
         },
         info: target.clone(),
@@ -194,6 +231,7 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
         globals,
         roles_made,
         emptied: Vec::new(),
+        left: others.left,
         rename: choice.rename,
     };
     let needs = Needs {
@@ -204,6 +242,16 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     };
     obstacles::find(&mut plan, &needs)?;
     Ok(plan)
+}
+
+/// A database that a restore has left unfinished is taken away without a word only when nobody has added to it.
+fn doubt(target: &Conninfo, saved: &SavedDatabase, found: &mut Target) -> Result<()> {
+    let State::Ours(_, doubt @ None) = &mut found.state else { return Ok(()) };
+    let entries = saved.toc.iter().flat_map(|toc| &toc.entries);
+    let known = entries.map(|entry| (entry.namespace.as_deref().unwrap_or_default(), entry.tag.as_str()));
+    let stranger = target::stranger(target, &known.collect())?;
+    *doubt = stranger.map(|name| format!("it holds {name}, which the recovery point has not"));
+    Ok(())
 }
 
 pub(super) fn jobs(wanted: usize) -> usize {
@@ -283,16 +331,17 @@ fn check_text(plan: &Plan) -> Result<()> {
 }
 
 /// Objects of tablespaces that the server lacks go to the default one.
-fn without_lost_tablespaces(mut toc: Toc, server: &Server) -> Toc {
+fn without_lost_tablespaces(mut toc: Toc, server: &Server) -> (Toc, BTreeSet<String>) {
+    let mut lost = BTreeSet::new();
     for entry in &mut toc.entries {
         if let Some(name) = &mut entry.tablespace
             && !name.is_empty()
             && !server.tablespaces.contains(name.as_str())
         {
-            name.clear();
+            lost.insert(std::mem::take(name));
         }
     }
-    toc
+    (toc, lost)
 }
 
 /// Just enough of a table of contents to choose rows from, when no schema was saved.
@@ -331,7 +380,13 @@ fn places(saved: &SavedDatabase, plan: &Plan, choice: &Options, is_new: bool, no
             .then_some((&record.schema, &record.name));
         let Some((schema, name)) = target.or(of_extension) else { continue };
         match (&record.total, &record.left_out) {
-            (Some(_), _) => out.push(Place { table, schema: schema.clone(), name: name.clone(), is_new }),
+            (Some(_), _) => out.push(Place {
+                table,
+                schema: schema.clone(),
+                name: name.clone(),
+                is_new,
+                is_alone: plan.is_partition_alone,
+            }),
             (None, Some(why)) => notes.push(format!("rows of {}.{} are not there: {why}", record.schema, record.name)),
             (None, None) => {}
         }

@@ -22,7 +22,8 @@ pub(super) fn settings(version: u32) -> String {
         "SET client_encoding = 'UTF8'; SET DateStyle = ISO; SET IntervalStyle = POSTGRES; SET TimeZone = 'UTC'; \
          SET extra_float_digits = 3; SET bytea_output = hex; SET xmloption = content; SET check_function_bodies = off; \
          SET row_security = off; SET standard_conforming_strings = on; SET escape_string_warning = off; SET jit = off; \
-         SET transform_null_equals = off; SET client_min_messages = warning; SET synchronous_commit = off; \
+         SET transform_null_equals = off; SET array_nulls = on; \
+         SET client_min_messages = warning; SET synchronous_commit = off; \
          SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
          SET default_transaction_deferrable = off; SET default_tablespace = ''; SET statement_timeout = 0; \
          SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; ",

@@ -44,12 +44,14 @@ pub enum ObstacleKind {
     Absent,
     /// The server cannot have it.
     Unsupported,
+    /// A trigger would change rows while they are loaded.
+    Fires,
 }
 
 impl ObstacleKind {
     pub(super) fn error_kind(self) -> ErrorKind {
         match self {
-            Self::Occupied => ErrorKind::Conflict,
+            Self::Occupied | Self::Fires => ErrorKind::Conflict,
             Self::InUse => ErrorKind::Locked,
             Self::Roles | Self::Extensions | Self::Absent => ErrorKind::Absent,
             Self::Unsupported => ErrorKind::Unsupported,
@@ -122,11 +124,25 @@ pub struct DatabaseRestoreReport {
     /// Roles that were made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles_made: Vec<String>,
-    /// What the server or the restore remarked.
+    /// Definitions that failed and were left out, as the options allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedDefinition>,
+    /// What is left out and why, what is not as it was, and what the server remarked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
     /// How long it took.
     pub phases: Phases,
+}
+
+/// A definition that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDefinition {
+    /// What it makes, such as `INDEX public.x`.
+    pub what: String,
+    /// Why, in the server's words.
+    pub error: String,
+    /// The statements, none of which was done.
+    pub sql: String,
 }
 
 /// How long the parts of a restore took, in milliseconds.

@@ -1,27 +1,15 @@
-//! The server and the database that a restore goes to: what is there, and how the database is brought to where the
-//! restore can begin.
-//!
-//! A database that is in the way is taken away only after its successor could be made: a locale that the server lacks
-//! costs nobody a database. Every new one is made and marked under a name of its own, and then renamed.
+//! The server and the database that a restore goes to: what is there.
 
 use super::super::conninfo::Conninfo;
 use super::super::sql::{literal, quote};
 use super::super::wire::{Client, Row, sqlstate};
-use super::creation::{self, Creation};
-use super::mark::Mark;
+use super::mark::{self, Mark};
 use super::session;
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 /// How many things in an occupied database are named.
 const NAMED_MAX: usize = 5;
-/// Names of PostgreSQL have at most so many bytes.
-const NAME_MAX: usize = 63;
-/// How long sessions may take to leave a database that is dropped.
-const LEAVING_MAX: Duration = Duration::from_secs(2);
-/// What a new database is called until it bears the mark. So under its own name none is ever seen without.
-pub(in crate::postgres) const SUCCESSOR: &str = ".lastgood-new";
 
 /// A server.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +38,9 @@ pub(super) enum State {
     Absent,
     /// It holds nothing.
     Empty,
-    /// It holds what a restore left that did not end.
-    Ours(Mark),
+    /// It says that it holds what a restore left that did not end. Why it could be somebody's all the same, as far as
+    /// the server tells: it may only be taken away when there is nothing of that.
+    Ours(Mark, Option<String>),
     /// It holds something: how many things, and some of them.
     Occupied(u64, Vec<String>),
 }
@@ -69,6 +58,12 @@ pub(super) struct Target {
     pub(super) encoding: Option<String>,
     /// Large objects in it.
     pub(super) large_objects: u64,
+    /// Room that it takes, in bytes.
+    pub(super) bytes: u64,
+    /// What keeps it from being renamed and dropped: the fact, and what to do.
+    pub(super) ties: Vec<(String, String)>,
+    /// Logical replication slots that go with it.
+    pub(super) slots: Vec<String>,
 }
 
 /// A connection to another database of the server, from which one can be made or taken away.
@@ -102,6 +97,9 @@ pub(super) fn look(info: &Conninfo) -> Result<(Server, Target)> {
         schemas: BTreeSet::new(),
         encoding: None,
         large_objects: 0,
+        bytes: 0,
+        ties: Vec::new(),
+        slots: Vec::new(),
     };
     let mut client = match session::connect(info) {
         Ok(client) => client,
@@ -192,22 +190,45 @@ WITH made AS (
 SELECT what, pg_catalog.count(*) OVER () FROM made ORDER BY rank, what COLLATE \"C\" LIMIT 5";
 
 fn look_at_database(client: &mut Client, target: &mut Target) -> Result<()> {
-    let rows = client.query(
+    let rows = client.query(&format!(
         "SELECT pg_catalog.shobj_description(d.oid, 'pg_database'), pg_catalog.pg_encoding_to_char(d.encoding), \
-           (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata) \
+           (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata), \
+           pg_catalog.pg_database_size(d.oid), {}, pg_catalog.pg_has_role(d.datdba, 'USAGE'), d.datistemplate \
          FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
-    )?;
+        mark::identity("d.datname::pg_catalog.text")
+    ))?;
     let row = rows.only()?;
     target.comment = row.optional(0)?.map(str::to_owned);
     target.encoding = Some(row.text(1)?.to_owned());
     target.large_objects = row.parse(2)?;
+    target.bytes = row.parse(3)?;
+    let identity = row.text(4)?.to_owned();
+    let name = quote(&target.name);
+    if !row.is_true(5)? {
+        target.ties.push((
+            format!("database {name} belongs to somebody else, who alone may have it replaced"),
+            "restore as its owner or a superuser, or to a database of another name".to_owned(),
+        ));
+    }
+    if row.is_true(6)? {
+        let done = format!("run: ALTER DATABASE {name} IS_TEMPLATE false");
+        target.ties.push((format!("database {name} is a template, which cannot be dropped"), done));
+    }
     client.for_each_row("SELECT nspname FROM pg_catalog.pg_namespace", |row| {
         target.schemas.insert(row.text(0)?.to_owned());
         Ok(())
     })?;
     target.users = users(client, &target.name)?;
+    look_at_ties(client, target)?;
     target.state = match target.comment.as_deref().and_then(Mark::parse) {
-        Some(mark) => State::Ours(mark),
+        Some(mark) => {
+            let doubt = match &mark.made {
+                Some(made) if *made == identity => None,
+                Some(_) => Some("it is not the database that the restore made".to_owned()),
+                None => Some("the restore did not make it".to_owned()),
+            };
+            State::Ours(mark, doubt)
+        }
         None => {
             let (mut some, mut count) = (Vec::new(), 0);
             client.for_each_row(OBJECTS, |row| {
@@ -222,8 +243,91 @@ fn look_at_database(client: &mut Client, target: &mut Target) -> Result<()> {
     Ok(())
 }
 
+/// What would keep the database from being renamed, or dropped after that: it must show before hours of loading.
+fn look_at_ties(client: &mut Client, target: &mut Target) -> Result<()> {
+    let name = quote(&target.name);
+    let ties = &mut target.ties;
+    let subscriptions = "SELECT s.subname, s.subslotname FROM pg_catalog.pg_subscription s \
+         JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database() ORDER BY 1";
+    let columns = "SELECT pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subslotname', 'SELECT')";
+    let mut found = Vec::new();
+    if client.query(columns)?.only()?.is_true(0)? {
+        client.for_each_row(subscriptions, |row| {
+            found.push((row.text(0)?.to_owned(), row.optional(1)?.map(str::to_owned)));
+            Ok(())
+        })?;
+    }
+    for (subscription, slot) in found {
+        let shown = quote(&subscription);
+        let slot = match slot {
+            Some(slot) => format!(", and on its publisher: SELECT pg_drop_replication_slot({})", literal(&slot).trim()),
+            None => String::new(),
+        };
+        ties.push((
+            format!("database {name} has the subscription {shown}, with which it cannot be dropped"),
+            format!(
+                "run there: ALTER SUBSCRIPTION {shown} DISABLE; ALTER SUBSCRIPTION {shown} SET (slot_name = NONE); \
+                 DROP SUBSCRIPTION {shown}{slot}"
+            ),
+        ));
+    }
+    let slots = &mut target.slots;
+    client.for_each_row(
+        "SELECT slot_name, active FROM pg_catalog.pg_replication_slots \
+         WHERE database = pg_catalog.current_database() ORDER BY 1",
+        |row| {
+            let slot = row.text(0)?;
+            slots.push(slot.to_owned());
+            if row.is_true(1)? {
+                let message = format!("database {name} has the replication slot {}, which is in use", quote(slot));
+                ties.push((message, "stop whoever reads from it".to_owned()));
+            }
+            Ok(())
+        },
+    )?;
+    client.for_each_row(
+        "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() ORDER BY 1",
+        |row| {
+            let shown = literal(row.text(0)?);
+            let shown = shown.trim();
+            let message = format!("database {name} has the prepared transaction {shown}");
+            ties.push((message, format!("run there: COMMIT PREPARED {shown}, or ROLLBACK PREPARED {shown}")));
+            Ok(())
+        },
+    )
+}
+
+/// Something in the database that none of these relations is, as `schema.name`: somebody else has put it there.
+pub(super) fn stranger(info: &Conninfo, known: &BTreeSet<(&str, &str)>) -> Result<Option<String>> {
+    let mut client = session::connect(info)?;
+    let mut found = None;
+    client
+        .for_each_row(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_' \
+               AND n.nspname !~ '^lastgood_[0-9]+_*$' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')",
+            |row| {
+                let (schema, name) = (row.text(0)?, row.text(1)?);
+                if found.is_none() && !known.contains(&(schema, name)) {
+                    found = Some(format!("{schema}.{name}"));
+                }
+                Ok(())
+            },
+        )
+        .context("look for what others have added")?;
+    Ok(found)
+}
+
+/// Nothing that somebody made is in this database.
+pub(super) fn is_empty(info: &Conninfo) -> Result<bool> {
+    let mut client = session::connect(info)?;
+    Ok(client.query(OBJECTS)?.is_empty())
+}
+
 /// Who is connected to a database beside ourselves.
-fn users(client: &mut Client, name: &str) -> Result<Vec<String>> {
+pub(super) fn users(client: &mut Client, name: &str) -> Result<Vec<String>> {
     let sql = format!(
         "SELECT COALESCE(a.usename, '?'), COALESCE(NULLIF(a.application_name, ''), 'a program'), a.pid \
          FROM pg_catalog.pg_stat_activity a \
@@ -236,137 +340,4 @@ fn users(client: &mut Client, name: &str) -> Result<Vec<String>> {
         Ok(())
     })?;
     Ok(out)
-}
-
-/// What is to be done with the database before anything is put into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Prepare {
-    /// It is made.
-    Make,
-    /// It is there and holds nothing.
-    Use,
-    /// A new one takes its place.
-    Replace,
-    /// What is in it stays; something is added.
-    Add,
-}
-
-/// How a database is made.
-#[derive(Clone, Copy)]
-pub(super) struct Making<'a> {
-    pub(super) server: &'a Server,
-    pub(super) creation: &'a Creation,
-    pub(super) mark: &'a Mark,
-    /// Others are thrown out of what is taken away.
-    pub(super) force: bool,
-}
-
-/// Makes the database called `name` as `prepare` says, and marks it. `client` is in the database itself for
-/// [`Prepare::Use`], else in another one.
-pub(super) fn prepare(client: &mut Client, name: &str, prepare: Prepare, making: &Making<'_>) -> Result<()> {
-    let Making { server, creation, mark, force } = *making;
-    let set_mark = |client: &mut Client, name: &str| {
-        client.batch(&mark.set(name)).with_context(|| format!("mark database {}", quote(name)))
-    };
-    match prepare {
-        Prepare::Add => Ok(()),
-        Prepare::Use => set_mark(client, name),
-        Prepare::Make | Prepare::Replace => {
-            let successor = successor(name);
-            remove_left_over(client, &successor)?;
-            // What it remarks was told with the plan.
-            let sql = creation.create(&successor, server.version, &server.tablespaces, &mut Vec::new())?;
-            client.batch(&sql).map_err(|error| creation::explain(error, creation, name))?;
-            let taken = set_mark(client, &successor).and_then(|()| match prepare {
-                Prepare::Make => rename(client, name, &successor),
-                _ => take_place(client, name, &successor, server.version, force),
-            });
-            if taken.is_err() {
-                // It is empty, and nobody would know what for. If this fails the next restore takes it away.
-                let _ = client.batch(&format!("DROP DATABASE {}", quote(&successor)));
-            }
-            taken
-        }
-    }
-}
-
-fn rename(client: &mut Client, name: &str, successor: &str) -> Result<()> {
-    client
-        .batch(&format!("ALTER DATABASE {} RENAME TO {}", quote(successor), quote(name)))
-        .with_context(|| format!("give database {} its name", quote(name)))
-}
-
-fn take_place(client: &mut Client, name: &str, successor: &str, version: u32, force: bool) -> Result<()> {
-    // Our own sessions that have just been closed may not have ended yet.
-    let patience = Instant::now() + LEAVING_MAX;
-    let mut users = users(client, name)?;
-    while !users.is_empty() && !force && Instant::now() < patience {
-        std::thread::sleep(LEAVING_MAX / 20);
-        users = self::users(client, name)?;
-    }
-    if !users.is_empty() && !force {
-        let message = format!("database {} is in use by {}", quote(name), users.join(", "));
-        return Err(Error::new(ErrorKind::Locked, message).with_hint(
-            "stop what uses it; if it is another restore, wait for it; or end their connections with force",
-        ));
-    }
-    if force && version < 130_000 {
-        client.batch(&format!(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-             WHERE datname = {} AND pid <> pg_catalog.pg_backend_pid()",
-            literal(name)
-        ))?;
-    }
-    let with = if force && version >= 130_000 { " WITH (FORCE)" } else { "" };
-    client
-        .batch(&format!("DROP DATABASE IF EXISTS {}{with}", quote(name)))
-        .with_context(|| format!("drop database {}", quote(name)))?;
-    rename(client, name, successor)
-}
-
-/// Takes away a successor that a killed restore has left: it bears our mark, or nothing is in it yet. Any other is none
-/// of ours.
-fn remove_left_over(client: &mut Client, name: &str) -> Result<()> {
-    let sql = format!(
-        "SELECT pg_catalog.shobj_description(d.oid, 'pg_database') FROM pg_catalog.pg_database d WHERE d.datname = {}",
-        literal(name)
-    );
-    let rows = client.query(&sql)?;
-    let Some(row) = rows.get(0) else { return Ok(()) };
-    let is_ours = match row.optional(0)? {
-        Some(comment) => Mark::parse(comment).is_some(),
-        None => is_empty(&client.conninfo().with_database(name))?,
-    };
-    if !is_ours {
-        return Err(Error::new(ErrorKind::Conflict, format!("a database {} is in the way", quote(name))).with_hint(
-            "it has the name that a new database bears until it takes the old one's place; rename or drop it",
-        ));
-    }
-    client.batch(&format!("DROP DATABASE {}", quote(name))).context("drop what a killed restore has left")
-}
-
-fn is_empty(info: &Conninfo) -> Result<bool> {
-    let mut client = session::connect(info)?;
-    Ok(client.query(OBJECTS)?.is_empty())
-}
-
-fn successor(name: &str) -> String {
-    let mut end = name.len().min(NAME_MAX - SUCCESSOR.len());
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{SUCCESSOR}", &name[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_successors_name_fits() {
-        assert_eq!(successor("shop"), "shop.lastgood-new");
-        for name in ["x".repeat(63), "é".repeat(31)] {
-            assert!(successor(&name).len() <= NAME_MAX && successor(&name).ends_with(SUCCESSOR));
-        }
-    }
 }

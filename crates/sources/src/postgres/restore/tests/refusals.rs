@@ -118,3 +118,23 @@ fn what_is_not_in_the_recovery_point_is_told() {
     assert_eq!(kind(RestoreOptions { tables: vec!["nope".into()], ..options() }), ErrorKind::Absent);
     assert_eq!(kind(RestoreOptions { schemas: vec!["nope".into()], ..options() }), ErrorKind::Absent);
 }
+
+#[test]
+fn an_older_server_is_warned_of_and_a_part_needs_no_roles_of_the_database_itself() {
+    let source = PgServer::start(Version::V18);
+    source.psql("postgres", "CREATE ROLE visitor");
+    source.create_database("shop");
+    source.psql("shop", SHOP);
+    source.psql("shop", "GRANT CONNECT ON DATABASE shop TO visitor");
+    let saved = Saved::capture(&source, "shop");
+    let server = PgServer::start(Version::V15);
+    let part = RestoreOptions { tables: vec!["customers".into()], ..options() };
+    let planned = plan(&saved, &info(&server, "part"), &part).unwrap();
+    assert!(planned.summary().warnings.iter().any(|one| one.contains("older than")), "{:?}", planned.summary());
+    assert_eq!(planned.summary().obstacles, []);
+    let report = planned.execute(&saved, &Monitor::new()).unwrap();
+    assert!(report.notices.iter().any(|one| one.contains("\"visitor\"")), "{report:?}");
+    assert_eq!(server.psql("part", "SELECT count(*) FROM customers"), "1000");
+    let refusal = plan(&saved, &info(&server, "whole"), &options()).unwrap().refusal().unwrap();
+    assert!(refusal.message().contains("visitor"), "{refusal:?}");
+}
