@@ -300,6 +300,9 @@ pub(crate) struct RestoreServer {
     /// Make roles that the server lacks, as they were saved
     #[arg(long)]
     pub(crate) roles: bool,
+    /// Go on past definitions that fail once the rows are there, and name them at the end (exit code 3)
+    #[arg(long)]
+    pub(crate) continue_past_errors: bool,
     /// How many connections work at once [default: the number of cores, at least 2 and at most 8]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,
@@ -319,6 +322,7 @@ impl RestoreServer {
             ("--no-owner", self.no_owner),
             ("--no-acl", self.no_acl),
             ("--roles", self.roles),
+            ("--continue-past-errors", self.continue_past_errors),
             ("--jobs", self.jobs.is_some()),
         ]
         .into_iter()

@@ -135,6 +135,11 @@ impl Run {
         stakes.sources = config.map(|c| c.sources.iter().map(|s| s.name.clone()).collect()).unwrap_or_default();
     }
 
+    /// From here on a failure is one of a restore, which says nothing of what is protected.
+    pub(crate) fn remember_restore(&self) {
+        self.stakes.lock().unwrap_or_else(PoisonError::into_inner).sources.clear();
+    }
+
     /// What a failure means for the data, as far as it can be found out now. When it tells of damage, no recovery point
     /// that was being read counts as good.
     pub(crate) fn protection(&self, failure: &Failure) -> Option<Protection> {

@@ -268,37 +268,49 @@ impl ServerRestorePlan {
         })
     }
 
-    /// Carries it out, one database after another.
+    /// Carries it out, one database after another; one that fails does not keep the others from being restored.
     ///
     /// # Errors
-    /// What is in the way, before anything was changed; else the first failure. Databases before it are restored, which
-    /// the message says.
+    /// What is in the way, before anything was changed; else the first failure. The message says which databases are
+    /// restored, and what of others failed.
     pub fn execute(self, monitor: &Arc<Monitor>) -> Result<ServerRestoreReport> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         let several = self.databases.len() > 1;
         let mut done: Vec<DatabaseRestoreReport> = Vec::new();
+        let mut failed: Vec<(String, Error)> = Vec::new();
         for Database { to, options, plan } in self.databases {
-            let outcome = match done.is_empty() {
+            let outcome = match done.is_empty() && failed.is_empty() {
                 true => plan.execute(&self.folder, monitor),
                 // The one before may have made roles that this one needs, too.
                 false => restore::plan(&self.folder, &self.server.with_database(&to), &options)
                     .and_then(|plan| plan.execute(&self.folder, monitor)),
             };
-            let act = || match (several, done.is_empty()) {
-                (false, _) => None,
-                (true, true) => Some(format!("restore database {to:?}, the first")),
-                (true, false) => {
-                    let names: Vec<&str> = done.iter().map(|report| report.database.as_str()).collect();
-                    Some(format!("restore database {to:?}, after {} was restored", names.join(", ")))
+            match outcome {
+                Ok(report) => done.push(report),
+                Err(error) if !several => return Err(error),
+                Err(error) => {
+                    let is_over = matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Retry);
+                    failed.push((to, error));
+                    if is_over {
+                        break;
+                    }
                 }
+            }
+        }
+        let several_failed: Vec<String> =
+            failed.iter().skip(1).map(|(to, error)| format!("{to:?}: {}", error.chain())).collect();
+        if let Some((to, error)) = failed.into_iter().next() {
+            let names: Vec<&str> = done.iter().map(|report| report.database.as_str()).collect();
+            let mut act = match names.is_empty() {
+                true => format!("restore database {to:?}; none was restored"),
+                false => format!("restore database {to:?}; restored were {}", names.join(", ")),
             };
-            let report = match act() {
-                Some(act) => outcome.context(act)?,
-                None => outcome?,
-            };
-            done.push(report);
+            if !several_failed.is_empty() {
+                act.push_str(&format!("; others failed, too: {}", several_failed.join("; ")));
+            }
+            return Err(error.context(act));
         }
         drop(self.lock);
         let to = match done.as_slice() {

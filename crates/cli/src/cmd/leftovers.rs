@@ -5,8 +5,10 @@ use super::findings::Findings;
 use crate::config::{Config, SourceSpec};
 use crate::run::Chosen;
 use crate::text::{counted, shell_word, size};
+use crate::wiring;
 use lastgood_model::node::display_path;
 use lastgood_ops::prove::left_behind;
+use lastgood_sources::postgres::restore::leftovers;
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub(super) fn tell(config: Option<&Config>, chosen: &[Chosen], findings: &mut Fi
             format!("remove it: rm -r {}", word(&left)),
         );
     }
+    on_servers(config, findings);
     let trees = sources.iter().flat_map(|source| match &source.spec {
         SourceSpec::Files { paths, .. } => paths.as_slice(),
         _ => &[],
@@ -65,6 +68,19 @@ pub(super) fn tell(config: Option<&Config>, chosen: &[Chosen], findings: &mut Fi
             _ => format!("when you are sure of the restored databases, remove them: rm {}", words.join(" ")),
         },
     );
+}
+
+/// What killed restores and proofs have left on the servers of the sources. That a server cannot be reached is told where
+/// its source is looked at.
+fn on_servers(config: Option<&Config>, findings: &mut Findings) {
+    let mut told = BTreeSet::new();
+    for (_, server) in config.map(wiring::proof_servers).unwrap_or_default() {
+        for left in leftovers(&server.conninfo).unwrap_or_default().into_iter().take(NAMED_MAX) {
+            if told.insert((server.conninfo.host_shown(), left.what.clone())) {
+                findings.warning("leftovers", format!("{}: {}", server.conninfo.host_shown(), left.what), left.hint);
+            }
+        }
+    }
 }
 
 /// Files that restores in place have put aside: beside databases of their own, and in folders.

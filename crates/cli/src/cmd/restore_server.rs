@@ -22,6 +22,7 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
     }
     let (Holding { repository, app, .. }, snapshot) = run.open_with(&[&args.snapshot])?.one()?;
     let request = wiring::server_request(args, &server)?;
+    run.remember_restore();
     let monitor = run.monitor();
     let planned = plan_restore(&repository, &snapshot, request, &monitor).map_err(|error| match error.kind() {
         ErrorKind::Cancelled => error.with_hint("nothing was restored or changed yet; run the same command again"),
@@ -47,6 +48,8 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
     if is_destructive {
         plan::confirm(&run.out, args.yes, "Do it?")?;
     }
+    // Told with the report when all goes well.
+    let warnings: Vec<String> = planned.summary.databases.iter().flat_map(|one| one.warnings.clone()).collect();
     let began = Instant::now();
     let progress = run.progress("Restoring", &monitor);
     let outcome = planned.execute(&monitor);
@@ -56,14 +59,20 @@ pub(super) fn run(run: &Run, args: &Restore, url: &str) -> Outcome {
             let left = error.hint().unwrap_or_default().to_owned();
             error.with_hint(format!("{left}. The last good recovery point is {}", last.describe()))
         }
-        _ => error,
+        (ErrorKind::Corrupt, _) => error,
+        _ => {
+            let mut left = error.hint().map(|left| format!("{left}. ")).unwrap_or_default();
+            warnings.iter().for_each(|warning| left.push_str(&format!("The plan warned: {warning}. ")));
+            error.with_hint(format!("{left}Recovery point {} is as it was", snapshot.id.short()))
+        }
     })?;
     if run.out.is_human() {
         tell(&run.out, &restored, began.elapsed())?;
     } else {
         run.out.object(&restored)?;
     }
-    Ok(match (restored.manifest_damaged, restored.incomplete.is_empty()) {
+    let is_whole = restored.incomplete.is_empty() && restored.databases.iter().all(|one| one.failed.is_empty());
+    Ok(match (restored.manifest_damaged, is_whole) {
         (true, _) => ExitCode::Damage,
         (false, true) => ExitCode::Ok,
         (false, false) => ExitCode::Problems,
@@ -170,7 +179,17 @@ fn tell(out: &Out, report: &ServerRestoreReport, took: Duration) -> Result<()> {
             out.line(format!("  roles made: {}", database.roles_made.join(", ")))?;
         }
         for notice in &database.notices {
-            out.line(format!("  note: {notice}"))?;
+            out.line(format!("  note: {}", text::printable(notice)))?;
+        }
+        if !database.failed.is_empty() {
+            let failed = text::counted(database.failed.len() as u64, "definition");
+            out.line(format!("  FAILED in database {}, and left out: {failed}", database.database))?;
+        }
+        for failed in &database.failed {
+            out.line(format!("  {}: {}", failed.what, text::printable(&failed.error)))?;
+            for line in failed.sql.lines() {
+                out.line(format!("    {}", text::printable(line)))?;
+            }
         }
     }
     if !report.incomplete.is_empty() {

@@ -198,6 +198,7 @@ pub(crate) fn server_request(args: &Restore, server: &Server) -> Result<ServerRe
             no_owner: wanted.no_owner,
             no_acl: wanted.no_acl,
             roles: wanted.roles,
+            continue_past_errors: wanted.continue_past_errors,
             jobs: wanted.jobs.map_or(0, NonZeroUsize::get),
             overwrite: args.overwrite,
             force: args.force,

@@ -231,17 +231,48 @@ fn a_database_is_restored_whole_in_part_and_beside_itself() {
 }
 
 #[test]
+fn a_database_with_a_subscription_is_proven_and_nothing_of_the_proof_stays() {
+    let trade = Trade::new();
+    trade.server.psql(
+        "orders",
+        "CREATE SUBSCRIPTION far CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = 'far')",
+    );
+    trade.run(["protect", &trade.server.socket_url("orders")]).ok().says(&["Proven: ", "in lastgood_proof_"]);
+    assert_eq!(trade.databases(), ["orders", "postgres"]);
+}
+
+#[test]
+fn definitions_that_fail_are_left_out_when_asked_and_a_failed_restore_is_no_mistake_in_the_words() {
+    let trade = Trade::new();
+    // Rows that break a foreign key, as they are loaded without triggers.
+    trade.server.psql("orders", "SET session_replication_role = replica; INSERT INTO sold VALUES (100000, 1)");
+    trade.run(["protect", &trade.server.socket_url("orders")]).ends_with(3).says(&["NOT PROVEN", "sold_item_fkey"]);
+    let to = trade.server.socket_url("anew");
+    let words = ["restore", "latest", "--source", "orders", "--to", &to];
+    let ran = trade.run(words).ends_with(1).says(&["sold_item_fkey", "--continue-past-errors", "is as it was"]);
+    assert!(!ran.stderr.contains("unprotected now"), "{}", ran.stderr);
+    let going_on = trade.run(words.into_iter().chain(["--continue-past-errors"])).ends_with(3);
+    going_on.says(&["FAILED in database anew, and left out: 1 definition", "sold_item_fkey", "VALIDATE CONSTRAINT"]);
+    assert_eq!(trade.count("anew", "sold"), "901");
+}
+
+#[test]
 fn a_restore_that_was_killed_is_begun_anew_by_the_same_words() {
     let trade = Trade::protected();
     let words =
         ["restore", "latest", "--source", "orders", "--to", &trade.server.socket_url("anew")].map(str::to_owned);
     let words = || words.iter().map(String::as_str);
     trade.server.create_database("anew");
+    // What the server itself says of the database that the restore has made.
     trade.server.psql(
         "anew",
-        "CREATE TABLE half (x int);
-         COMMENT ON DATABASE anew IS 'lastgood: restore of a1b2c3d4 is under way; what is here is not complete'",
+        "CREATE TABLE sold (x int);
+         DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE anew IS %L',
+             'lastgood: restore of a1b2c3d4 is under way; what is here is not complete' || E'\nMade for it: '
+             || (SELECT oid || '.' || hashtext(datname::text COLLATE \"C\") FROM pg_database WHERE datname = 'anew'));
+         END $$",
     );
+    trade.run(["doctor"]).says(&["database \"anew\" is not complete: it holds a restore of a1b2c3d4"]);
     // Nobody is asked: nothing is lost that anybody made.
     trade.run(words()).ok().says(&["which is taken away: a restore of a1b2c3d4 that did not end", "database anew: "]);
     assert_eq!(trade.server.pg_dump_text("anew"), trade.server.pg_dump_text("orders"));
@@ -269,7 +300,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     }
     trade
         .run(["restore", "latest", "--in-place", "--yes"])
-        .ends_with(1)
+        .ends_with(4)
         .says(&["not restored in place", "orders_restored"]);
     trade.run(["restore", "latest", "--to", &server, "--source", "none"]).ends_with(14).says(&["it has: orders"]);
     trade.run(["restore", "latest", "--to", &server, "--table", "nothing"]).ends_with(14);

@@ -188,7 +188,16 @@ impl Server<'_> {
         };
         let plan = restore::plan(folder, &place.conninfo, &options).context("plan the restore")?;
         let began = std::time::Instant::now();
-        plan.execute(folder, self.monitor).with_context(|| format!("restore to {}", place.shown))?;
+        plan.execute(folder, self.monitor).with_context(|| format!("restore to {}", place.shown)).map_err(|error| {
+            match error.kind() {
+                // What the restore says of its database is of no use: that is gone by then.
+                ErrorKind::Io => error.with_hint(
+                    "a restore of this recovery point fails so, too; with --continue-past-errors it leaves out \
+                     definitions that fail",
+                ),
+                _ => error,
+            }
+        })?;
         report.restore_ms += super::millis(began.elapsed());
         let verifying = VerifyOptions {
             database: Some(name.to_owned()),

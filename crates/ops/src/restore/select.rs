@@ -251,7 +251,7 @@ fn in_place_roots(reader: &BlobReader, snapshot: &Snapshot, roots: Vec<Root>) ->
             "postgres" => {
                 let target = source.origins.first().map_or("postgres://HOST/DATABASE", String::as_str);
                 return Err(Error::new(
-                    ErrorKind::Unsupported,
+                    ErrorKind::Conflict,
                     format!(
                         "source {:?} is a database of a server that others may be using, so it is not restored in place",
                         source.name

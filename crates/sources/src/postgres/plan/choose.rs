@@ -265,9 +265,9 @@ fn bring(
             }
         }
     }
-    for index in 0..entries.len() {
+    for (index, entry) in entries.iter().enumerate() {
         let is_part = facts.whole(index).is_some_and(|whole| brought.contains(&whole));
-        let desc = entries[index].desc.as_str();
+        let desc = entry.desc.as_str();
         chosen.0[index] |= is_part && (matches!(desc, "COMMENT" | "SEQUENCE SET") || desc == "ACL" && !options.no_acl);
     }
     let labels = brought.iter().map(|index| format!("{} comes with it", entries[*index].label()));

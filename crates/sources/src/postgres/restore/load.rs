@@ -87,7 +87,7 @@ pub(super) fn divide(folder: &str, tables: &[TableRecord], places: &[Place], job
         let shown = format!("{}.{}", place.schema, place.name);
         let is_freezable = place.is_new
             && table.kind == TableKind::Table
-            && !(table.load_through_root && !place.is_alone)
+            && (place.is_alone || !table.load_through_root)
             && table.extension.is_none()
             && table.condition.is_none();
         let is_split = jobs > 1 && parts.len() > 1 && table.bytes() >= split_from;

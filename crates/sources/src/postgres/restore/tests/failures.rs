@@ -231,7 +231,10 @@ fn definitions_that_fail_can_be_left_out_and_are_named() {
     assert!(report.failed[0].sql.contains("USING nosuch") && report.failed[0].error.contains("nosuch"), "{report:?}");
     assert_eq!(server.psql("copy", "SELECT count(*) FROM orders"), "5000");
     assert_eq!(
-        server.psql("copy", "SELECT count(*) FROM pg_constraint WHERE contype IN ('p', 'f') AND convalidated AND oid >= 16384"),
+        server.psql(
+            "copy",
+            "SELECT count(*) FROM pg_constraint WHERE contype IN ('p', 'f') AND convalidated AND oid >= 16384"
+        ),
         "3"
     );
     assert_eq!(comment(&server, "copy"), "our shop");
