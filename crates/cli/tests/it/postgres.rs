@@ -242,6 +242,40 @@ fn a_database_with_a_subscription_is_proven_and_nothing_of_the_proof_stays() {
 }
 
 #[test]
+fn a_role_that_may_make_databases_proves_and_restores_its_own() {
+    let trade = Trade::new();
+    trade.server.psql("orders", "CREATE ROLE app LOGIN CREATEDB PASSWORD 'my own'; ALTER DATABASE orders OWNER TO app");
+    for table in ["item", "sold"] {
+        trade.server.psql("orders", &format!("ALTER TABLE {table} OWNER TO app"));
+    }
+    trade.server.psql("orders", "ALTER VIEW best OWNER TO app");
+    let url = |name: &str| format!("postgres://app:my%20own@127.0.0.1:{}/{name}", trade.server.port());
+    trade.run(["protect", &url("orders")]).says(&["Proven: ", "in lastgood_proof_"]);
+    trade.run(["restore", "latest", "--source", "orders", "--to", &url("anew")]).ok();
+    assert_eq!(trade.count("anew", "sold"), "900");
+    assert_eq!(trade.databases(), ["anew", "orders", "postgres"]);
+}
+
+#[test]
+fn one_database_that_fails_does_not_keep_others_from_being_restored() {
+    let trade = Trade::new();
+    trade.server.psql("orders", "SET session_replication_role = replica; INSERT INTO sold VALUES (100000, 1)");
+    trade.server.create_database("stock");
+    trade.server.psql("stock", "CREATE TABLE shelf AS SELECT 1 AS x");
+    trade.run(["protect", &trade.server.socket_url("orders")]).ends_with(3);
+    let config = fs_err::read_to_string(trade.shop.path("lastgood.toml")).unwrap();
+    let both = "kind = \"postgres\"\ndatabases = [\"orders\", \"stock\"]\n";
+    trade.shop.config(&config.replace("kind = \"postgres\"\n", both));
+    trade.run(["backup"]).ok();
+    let other = PgServer::start(Version::V15);
+    trade
+        .run(["restore", "latest", "--source", "orders", "--to", &other.socket_url("")])
+        .ends_with(1)
+        .says(&["sold_item_fkey", "restored were stock"]);
+    assert_eq!(other.psql("stock", "SELECT x FROM shelf"), "1");
+}
+
+#[test]
 fn definitions_that_fail_are_left_out_when_asked_and_a_failed_restore_is_no_mistake_in_the_words() {
     let trade = Trade::new();
     // Rows that break a foreign key, as they are loaded without triggers.

@@ -1,10 +1,10 @@
 //! What is done when a restore fails: a database that it made is marked, with what failed; what it added to a database
 //! in use is taken away again.
 
-use super::super::sql::{quote, quote_in};
+use super::super::sql::{literal, quote, quote_in};
 use super::super::wire::sqlstate;
 use super::execute::Begun;
-use super::making::{self, Prepare, drop_subscriptions};
+use super::making::{self, PREDECESSOR, Prepare, drop_subscriptions};
 use super::mark::Mark;
 use super::planning::DatabaseRestorePlan;
 use super::{session, target, unfinished};
@@ -37,14 +37,23 @@ pub(super) fn failed(plan: &DatabaseRestorePlan, begun: &Begun, error: Error) ->
             ),
         },
         Prepare::Swap if begun.is_loaded && sqlstate(&error) == Some("55006") => stand_alone(plan, begun, place),
+        // The last statement was done, and its answer never came.
+        Prepare::Swap if begun.is_loaded && is_there(plan, place).is_ok_and(|is_there| !is_there) => format!(
+            "all the same the new database is whole and has taken the place of {name}; the old one may be left as {}, \
+             to be dropped",
+            quote(&format!("{}{PREDECESSOR}", plan.target.name))
+        ),
         Prepare::Swap => match drop_new(plan, place) {
             Ok(()) => format!("database {name} is as it was; what had been loaded beside it was dropped"),
-            Err(trouble) => format!(
-                "database {name} is as it was; what had been loaded beside it is still there ({}), in database {}, \
-                 which the same restore drops when it is run again",
-                trouble.message(),
-                quote(place)
-            ),
+            Err(trouble) => {
+                let fate = if begun.is_loaded { "is as it was or replaced as a whole" } else { "is as it was" };
+                format!(
+                    "database {name} {fate}; what had been loaded beside it may be left ({}) as database {}, which the same \
+                     restore drops when it is run again",
+                    trouble.message(),
+                    quote(place)
+                )
+            }
         },
         Prepare::Make | Prepare::Replace | Prepare::Use => {
             let told = Mark { failure: Some(format!("{error:?}")), ..begun.mark.clone() };
@@ -80,6 +89,13 @@ pub(super) fn failed(plan: &DatabaseRestorePlan, begun: &Begun, error: Error) ->
         // What the server says of a statement is not what was wrong with the words or the place: something was done.
         _ => Error::new(ErrorKind::Io, act).with_source(error).with_hint(hint),
     }
+}
+
+/// Whether a database is there.
+fn is_there(plan: &DatabaseRestorePlan, name: &str) -> Result<bool> {
+    let mut client = session::connect(&target::beside(&plan.info)?)?;
+    let sql = format!("SELECT FROM pg_catalog.pg_database WHERE datname = {}", literal(name));
+    Ok(!client.query(&sql)?.is_empty())
 }
 
 /// Drops what was to take the place of another database.

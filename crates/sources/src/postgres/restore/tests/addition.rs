@@ -270,3 +270,14 @@ fn rows_alone_go_in_without_firing_triggers() {
     assert!(error.chain().contains("orders_customer_fkey"), "{error:?}");
     assert_eq!(server.psql("copy", "SELECT count(*) FROM orders"), "0");
 }
+
+#[test]
+fn settings_of_the_target_do_not_change_what_rows_mean() {
+    let server = PgServer::start(Version::V15);
+    server.create_database("shop");
+    server.psql("shop", "CREATE TABLE lists (a int[], b text[]); INSERT INTO lists VALUES ('{1,NULL}', '{NULL,x}')");
+    let saved = Saved::capture(&server, "shop");
+    server.psql("shop", "TRUNCATE lists; ALTER DATABASE shop SET array_nulls = off");
+    restore(&saved, &server, "shop", &RestoreOptions { data_only: true, ..options() }).unwrap();
+    assert_eq!(server.psql("shop", "SELECT a[2] IS NULL, b[1] IS NULL FROM lists"), "t|t");
+}
