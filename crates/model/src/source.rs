@@ -98,6 +98,9 @@ pub struct StreamSpec {
     pub gid: u32,
     /// Modification time of that file.
     pub mtime: Time,
+    /// That time is only when it was captured. Where the parent has the same file but for its time, that stays, so that
+    /// what did not change is the same in both.
+    pub time_follows_content: bool,
 }
 
 /// How content is cut into blobs.

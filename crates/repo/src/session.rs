@@ -232,7 +232,7 @@ impl Session {
         let monitor = engine.monitor.clone();
         let drafts = std::mem::take(&mut *lock(&self.drafts));
         judge(&spec.manifest, &drafts)?;
-        let root = save_root(engine, &spec, drafts, self.started)?;
+        let root = self.save_root(engine, &spec, drafts)?;
         let Some(engine) = self.engine.take() else {
             return Err(Error::new(ErrorKind::Bug, "publish a session twice"));
         };
@@ -283,6 +283,34 @@ impl Session {
             return Err(Error::corrupt("the snapshot read back is not the one written"));
         }
         Ok(Published { snapshot: read_back, packs })
+    }
+
+    fn save_root(
+        &self,
+        engine: &Engine,
+        spec: &PublishSpec,
+        drafts: BTreeMap<String, Arc<Mutex<Draft>>>,
+    ) -> Result<TreeId> {
+        let time = self.started;
+        let mut root = Draft::default();
+        let manifest = serde_json::to_vec_pretty(&spec.manifest).context("write manifest")?;
+        for (name, content) in [("manifest.json", &manifest[..]), ("RESTORE.md", spec.restore_notes.as_bytes())] {
+            let mut node = Node::new(name, NodeKind::File);
+            node.mode = 0o600;
+            (node.mtime, node.atime, node.ctime) = (time, time, time);
+            node.size = content.len() as u64;
+            let pieces = content.chunks(1 << 20).map(|c| engine.store_here(BlobKind::Data, c).map(Into::into));
+            node.content = Some(pieces.collect::<Result<_>>()?);
+            root.insert(format!("{}/{name}", Manifest::FOLDER).as_bytes(), Vec::new(), node)?;
+        }
+        // A parent that cannot be read only costs storing trees again.
+        let read = |id| self.reader.tree(id).ok();
+        for (name, draft) in drafts {
+            let parent = self.parents.get(&name).and_then(|parent| read(parent.file.tree));
+            let previous = parent.and_then(|nodes| nodes.into_iter().find(|node| node.name == name.as_bytes()));
+            root.graft(name.as_bytes(), std::mem::take(&mut *lock(&draft)), previous)?;
+        }
+        root.save(time, &read, &mut |json| engine.store_here(BlobKind::Tree, json).map(TreeId))
     }
 
     /// After our lock may have been taken for stale: takes another, which nobody gets while somebody deletes, and looks at
@@ -359,29 +387,6 @@ fn judge(manifest: &Manifest, drafts: &BTreeMap<String, Arc<Mutex<Draft>>>) -> R
         Some(name) => refuse(format!("source {name:?} is not in the manifest")),
         None => Ok(()),
     }
-}
-
-fn save_root(
-    engine: &Engine,
-    spec: &PublishSpec,
-    drafts: BTreeMap<String, Arc<Mutex<Draft>>>,
-    time: Time,
-) -> Result<TreeId> {
-    let mut root = Draft::default();
-    let manifest = serde_json::to_vec_pretty(&spec.manifest).context("write manifest")?;
-    for (name, content) in [("manifest.json", &manifest[..]), ("RESTORE.md", spec.restore_notes.as_bytes())] {
-        let mut node = Node::new(name, NodeKind::File);
-        node.mode = 0o600;
-        (node.mtime, node.atime, node.ctime) = (time, time, time);
-        node.size = content.len() as u64;
-        let pieces = content.chunks(1 << 20).map(|c| engine.store_here(BlobKind::Data, c).map(Into::into));
-        node.content = Some(pieces.collect::<Result<_>>()?);
-        root.insert(format!("{}/{name}", Manifest::FOLDER).as_bytes(), Vec::new(), node)?;
-    }
-    for (name, draft) in drafts {
-        root.graft(name.as_bytes(), std::mem::take(&mut *lock(&draft)))?;
-    }
-    root.save(time, &mut |json| engine.store_here(BlobKind::Tree, json).map(TreeId))
 }
 
 fn summary(monitor: &Monitor, started: Time, finished: Time) -> SnapshotSummary {
@@ -466,7 +471,7 @@ impl Sink for SourceSink<'_> {
             node.size = length;
             node.links = 1;
             node.content = Some(content);
-            draft.end_stream(&spec.path, node)
+            draft.end_stream(&spec.path, node, spec.time_follows_content)
         };
         Ok(Box::new(Stream::new(engine, chunking, Box::new(on_end))?))
     }

@@ -169,6 +169,7 @@ impl Source for CommandSource {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             mtime: now(),
+            time_follows_content: false,
         })?;
         let mut run = Run::begin(self.spawn()?)?;
         // From here every early return drops `run`, which ends the whole group, and `writer`, which drops the stream.

@@ -221,7 +221,15 @@ mod tests {
     use lastgood_model::Time;
 
     fn spec(path: &str) -> StreamSpec {
-        StreamSpec { path: path.into(), chunking: Chunking::Rows, mode: 0o600, uid: 0, gid: 0, mtime: Time::default() }
+        StreamSpec {
+            path: path.into(),
+            chunking: Chunking::Rows,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            time_follows_content: false,
+        }
     }
 
     #[test]

@@ -300,6 +300,7 @@ impl Source for Endless {
             uid: 0,
             gid: 0,
             mtime: Time::default(),
+            time_follows_content: false,
         };
         let mut writer = sink.stream(spec)?;
         let mut rng = lastgood_testkit::rng::Rng::new(1);

@@ -381,8 +381,15 @@ impl Source for Crumbs {
     }
     fn capture(&self, sink: &dyn Sink, _: &Monitor) -> Result<Captured> {
         let path = b"stream".to_vec();
-        let spec =
-            StreamSpec { path, chunking: Chunking::Fixed(32), mode: 0o600, uid: 0, gid: 0, mtime: Time::default() };
+        let spec = StreamSpec {
+            path,
+            chunking: Chunking::Fixed(32),
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            time_follows_content: false,
+        };
         let mut writer = sink.stream(spec)?;
         writer.write(&self.0)?;
         writer.finish(Verdict { evidence: "all written".into() })?;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Draft {
     /// Its metadata, when the source knew it.
     node: Option<Node>,
+    /// What was in its place in the parent snapshot.
+    previous: Option<Node>,
     children: BTreeMap<Vec<u8>, Child>,
     /// Paths of streams that are being written.
     streams: BTreeSet<Vec<u8>>,
@@ -21,6 +23,8 @@ pub(super) struct Draft {
 #[derive(Debug)]
 enum Child {
     Finished(Node),
+    /// A file whose times stay as long as the rest of it does.
+    Undated(Node),
     Open(Draft),
 }
 
@@ -39,15 +43,21 @@ impl Draft {
         self.dropped_streams += 1;
     }
 
-    pub(super) fn end_stream(&mut self, path: &[u8], node: Node) -> Result<()> {
-        self.insert(path, Vec::new(), node)?;
+    /// With `is_undated` its times are only those of this capture.
+    pub(super) fn end_stream(&mut self, path: &[u8], node: Node, is_undated: bool) -> Result<()> {
+        let child = if is_undated { Child::Undated } else { Child::Finished };
+        self.put(path, Vec::new(), node, child)?;
         self.open_streams -= 1;
         self.finished_streams += 1;
         Ok(())
     }
 
     /// Puts a finished node at `path`; `parents` gives metadata of the directories on the way, outermost first.
-    pub(super) fn insert(&mut self, path: &[u8], parents: Vec<Node>, mut node: Node) -> Result<()> {
+    pub(super) fn insert(&mut self, path: &[u8], parents: Vec<Node>, node: Node) -> Result<()> {
+        self.put(path, parents, node, Child::Finished)
+    }
+
+    fn put(&mut self, path: &[u8], parents: Vec<Node>, mut node: Node, child: fn(Node) -> Child) -> Result<()> {
         if path.is_empty() {
             return self.become_tree(node);
         }
@@ -69,7 +79,7 @@ impl Draft {
         node.name = last.to_vec();
         match here.children.get(*last) {
             None => {
-                here.children.insert(last.to_vec(), Child::Finished(node));
+                here.children.insert(last.to_vec(), child(node));
                 Ok(())
             }
             Some(_) => Err(taken(path)),
@@ -85,8 +95,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes another draft in as the directory `name`.
-    pub(super) fn graft(&mut self, name: &[u8], draft: Self) -> Result<()> {
+    /// Takes another draft in as the directory `name`, which the parent snapshot has as `previous`.
+    pub(super) fn graft(&mut self, name: &[u8], draft: Self, previous: Option<Node>) -> Result<()> {
         if self.children.contains_key(name) {
             return Err(taken(name));
         }
@@ -95,34 +105,59 @@ impl Draft {
                 node.name = name.to_vec();
                 Child::Finished(node)
             }
-            _ => Child::Open(draft),
+            _ => Child::Open(Self { previous, ..draft }),
         };
         self.children.insert(name.to_vec(), child);
         Ok(())
     }
 
-    /// Saves all open directories through `store`, deepest first, and returns the tree of this one.
-    pub(super) fn save(self, time: Time, store: &mut impl FnMut(&[u8]) -> Result<TreeId>) -> Result<TreeId> {
+    /// Saves all open directories through `store`, deepest first, and returns the tree of this one. `read` gives trees of
+    /// the parent snapshot: what is the same there keeps its times, so that an unchanged directory is an unchanged tree.
+    pub(super) fn save(
+        self,
+        time: Time,
+        read: &dyn Fn(TreeId) -> Option<Vec<Node>>,
+        store: &mut impl FnMut(&[u8]) -> Result<TreeId>,
+    ) -> Result<TreeId> {
+        let before = self.previous.and_then(|node| node.subtree).and_then(read).unwrap_or_default();
+        let before: BTreeMap<Vec<u8>, Node> = before.into_iter().map(|node| (node.name.clone(), node)).collect();
         let mut encoder = TreeEncoder::new();
         for (name, child) in self.children {
+            let old = before.get(&name);
             let node = match child {
                 Child::Finished(node) => node,
+                Child::Undated(node) => dated_as(old, node),
                 Child::Open(mut draft) => {
-                    let mut node = draft.node.take().unwrap_or_else(|| {
+                    draft.previous = draft.previous.take().or_else(|| old.cloned());
+                    let old = draft.previous.clone();
+                    let known = draft.node.take();
+                    let is_known = known.is_some();
+                    let mut node = known.unwrap_or_else(|| {
                         let mut node = Node::new(&name[..], NodeKind::Dir);
                         node.mode = 0o755;
                         (node.mtime, node.atime, node.ctime) = (time, time, time);
                         node
                     });
                     node.name = name;
-                    node.subtree = Some(draft.save(time, store)?);
-                    node
+                    node.subtree = Some(draft.save(time, read, store)?);
+                    if is_known { node } else { dated_as(old.as_ref(), node) }
                 }
             };
             encoder.push(&node)?;
         }
         store(&encoder.finish())
     }
+}
+
+/// `new` with the times of `old`, if that is the same otherwise.
+fn dated_as(old: Option<&Node>, mut new: Node) -> Node {
+    let Some(old) = old else { return new };
+    let own = (new.mtime, new.atime, new.ctime);
+    (new.mtime, new.atime, new.ctime) = (old.mtime, old.atime, old.ctime);
+    if new != *old {
+        (new.mtime, new.atime, new.ctime) = own;
+    }
+    new
 }
 
 fn split(path: &[u8]) -> Result<Vec<&[u8]>> {
@@ -167,7 +202,7 @@ mod tests {
             trees.insert(id, decode_tree(json)?);
             Ok(id)
         };
-        let root = draft.save(Time::new(5, 0), &mut store).unwrap();
+        let root = draft.save(Time::new(5, 0), &|_| None, &mut store).unwrap();
         let mut found = Vec::new();
         let mut open = vec![(String::new(), root)];
         while let Some((path, id)) = open.pop() {
@@ -221,12 +256,57 @@ mod tests {
             assert_eq!(more.unwrap_err().kind(), ErrorKind::Conflict, "{path:?}");
         }
         let mut root = Draft::default();
-        root.graft(b"files", draft).unwrap();
-        assert_eq!(root.graft(b"files", Draft::default()).unwrap_err().kind(), ErrorKind::Conflict);
-        root.graft(b"empty", Draft::default()).unwrap();
+        root.graft(b"files", draft, None).unwrap();
+        assert_eq!(root.graft(b"files", Draft::default(), None).unwrap_err().kind(), ErrorKind::Conflict);
+        root.graft(b"empty", Draft::default(), None).unwrap();
         let found = saved(root);
         assert_eq!(found.iter().map(|(path, _)| &**path).collect::<Vec<_>>(), ["empty", "files"]);
         assert_eq!((found[1].1.mode, found[1].1.subtree), (0o750, Some(walked)));
         assert_eq!((found[0].1.mode, found[0].1.mtime), (0o755, Time::new(5, 0)));
+    }
+
+    #[test]
+    fn what_is_the_same_keeps_its_times_and_what_changed_does_not() {
+        let mut trees: HashMap<TreeId, Vec<Node>> = HashMap::new();
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let mut capture = |time: i64, last: &[u8], previous: Option<TreeId>| {
+            let mut draft = Draft::default();
+            for (path, content, is_undated) in
+                [(&b"a/same"[..], &b"s"[..], true), (b"b/changes", last, true), (b"c/own", b"o", false)]
+            {
+                let mut node = file(content.len() as u64);
+                node.content = Some(vec![lastgood_model::BlobId(Id([content[0]; 32]))]);
+                (node.mtime, node.atime, node.ctime) = (Time::new(time, 7), Time::new(time, 7), Time::new(time, 7));
+                draft.begin_stream(path).unwrap();
+                draft.end_stream(path, node, is_undated).unwrap();
+            }
+            let mut root = Draft::default();
+            let mut old = folder(0o755, previous);
+            old.name = b"db".to_vec();
+            root.graft(b"db", draft, previous.map(|_| old)).unwrap();
+            let known = trees.clone();
+            let mut store = |json: &[u8]| {
+                let known = texts.iter().position(|text| text == json);
+                let number = known.unwrap_or_else(|| {
+                    texts.push(json.to_vec());
+                    texts.len() - 1
+                });
+                let id = TreeId(Id([number as u8; 32]));
+                trees.insert(id, decode_tree(json)?);
+                Ok(id)
+            };
+            let root = root.save(Time::new(time, 0), &|id| known.get(&id).cloned(), &mut store).unwrap();
+            let db = trees[&root][0].subtree.unwrap();
+            let inner: Vec<Node> = trees[&db].iter().map(|node| trees[&node.subtree.unwrap()][0].clone()).collect();
+            (db, trees[&db].clone(), inner)
+        };
+        let (first, dirs, files) = capture(5, b"x", None);
+        let (second, dirs_then, files_then) = capture(6, b"y", Some(first));
+        assert_eq!((&dirs_then[0], &files_then[0]), (&dirs[0], &files[0]));
+        for at in [1, 2] {
+            assert_eq!((files_then[at].mtime, dirs_then[at].mtime), (Time::new(6, 7), Time::new(6, 0)), "{at}");
+        }
+        let (third, ..) = capture(6, b"y", Some(second));
+        assert_eq!(third, second);
     }
 }

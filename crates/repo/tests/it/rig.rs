@@ -115,7 +115,15 @@ pub(crate) fn spec_with(sources: &[(&str, SourceOutcome)]) -> PublishSpec {
 }
 
 pub(crate) fn stream_spec(path: &str, chunking: Chunking) -> StreamSpec {
-    StreamSpec { path: path.into(), chunking, mode: 0o640, uid: 7, gid: 8, mtime: Time::new(1_600_000_000, 9) }
+    StreamSpec {
+        path: path.into(),
+        chunking,
+        mode: 0o640,
+        uid: 7,
+        gid: 8,
+        mtime: Time::new(1_600_000_000, 9),
+        time_follows_content: false,
+    }
 }
 
 pub(crate) fn verdict() -> Verdict {

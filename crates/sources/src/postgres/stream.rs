@@ -32,6 +32,7 @@ impl Streams<'_> {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             mtime: self.mtime,
+            time_follows_content: true,
         })
     }
 

@@ -128,6 +128,7 @@ impl Source for SqliteSource {
             uid: image.meta.uid(),
             gid: image.meta.gid(),
             mtime: image.mtime,
+            time_follows_content: false,
         })?;
         while let Some(buffer) = image.next(&is_cancelled)? {
             write_extents(&mut *writer, &buffer, image.extent_bytes as usize)?;
