@@ -570,6 +570,9 @@ pub(crate) struct Doctor {
     /// Print SQL that makes a role which may capture this PostgreSQL source, and nothing more
     #[arg(long, value_name = "SOURCE")]
     pub(crate) grants: Option<String>,
+    /// With --grants: how the role is called, `lastgood_backup` when not given
+    #[arg(long, value_name = "NAME", requires = "grants")]
+    pub(crate) role: Option<String>,
 }
 
 /// `completions`

@@ -1,5 +1,5 @@
-//! Folders and SQLite databases that have become empty. A disk that is not mounted leaves an empty folder behind, an
-//! application that finds no database makes an empty one, and a backup of either succeeds: nothing in it failed. Whether
+//! Folders and databases that have become empty. A disk that is not mounted leaves an empty folder behind, an
+//! application that finds no database makes an empty one, a migration drops all tables, and a backup of either succeeds: nothing in it failed. Whether
 //! somebody emptied it on purpose cannot be told from here, so the point is complete, and whoever took it is told what
 //! was there before.
 
@@ -15,13 +15,15 @@ const POINTS_ASKED_MAX: usize = 32;
 
 /// The kind of a source that is one SQLite database.
 const SQLITE: &str = "sqlite";
+/// The kind of a source that is databases of a server.
+const POSTGRES: &str = "postgres";
 
 /// A configured folder that has no files now, or a database without tables, that had some in an earlier recovery point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Emptied {
     /// The source it belongs to.
     pub source: String,
-    /// The folder or the database.
+    /// The folder, the database's file, or the name of a server's database.
     pub path: String,
     /// The newest point in which it had content.
     pub snapshot: SnapshotId,
@@ -48,6 +50,13 @@ pub enum Had {
         /// Rows of them all.
         rows: u64,
     },
+    /// A database of a server.
+    OnServer {
+        /// Its tables.
+        tables: u64,
+        /// Rows of them all.
+        rows: u64,
+    },
 }
 
 /// Finds the folders and databases of `records` that have become empty since one of `points` (newest first), and notes
@@ -57,6 +66,7 @@ pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut
     for (at, record) in records.iter().enumerate().filter(|(_, r)| !is_failed(r)) {
         empty.extend(without_files(record).map(|path| (at, path.to_owned())));
         empty.extend(without_tables(record).map(|path| (at, path.to_owned())));
+        empty.extend(databases(record).filter(|one| one.is_empty()).map(|one| (at, one.name.to_owned())));
     }
     if empty.is_empty() || points.is_empty() {
         return Vec::new();
@@ -88,7 +98,9 @@ pub(crate) fn note(repository: &Repository, points: &[SnapshotId], records: &mut
         let mut fact = json!({ "path": emptied.path, "snapshot": emptied.snapshot, "time": emptied.time });
         match emptied.had {
             Had::Folder { files } => fact["files"] = json!(files),
-            Had::Database { tables, rows } => (fact["tables"], fact["rows"]) = (json!(tables), json!(rows)),
+            Had::Database { tables, rows } | Had::OnServer { tables, rows } => {
+                (fact["tables"], fact["rows"]) = (json!(tables), json!(rows));
+            }
         }
         match records[*at].facts.entry("emptied").or_insert_with(|| json!([])) {
             Value::Array(list) => list.push(fact),
@@ -105,10 +117,46 @@ fn earlier(repository: &Repository, reader: &BlobReader, id: SnapshotId) -> Resu
 
 /// What the source of `now` had at `path`, when there was something.
 fn had(manifest: &Manifest, now: &SourceRecord, path: &str) -> Option<Had> {
-    match now.kind == SQLITE {
-        true => manifest.source(&now.name).and_then(tables_of),
-        false => files_at(manifest, &now.name, path).map(|files| Had::Folder { files }),
+    match now.kind.as_str() {
+        SQLITE => manifest.source(&now.name).and_then(tables_of),
+        POSTGRES => databases(manifest.source(&now.name).filter(|record| !is_failed(record))?)
+            .find(|one| one.name == path && one.tables > 0)
+            .map(|one| Had::OnServer { tables: one.tables, rows: one.rows }),
+        _ => files_at(manifest, &now.name, path).map(|files| Had::Folder { files }),
     }
+}
+
+/// A database of a server, as a manifest tells of it.
+struct OnServer<'a> {
+    name: &'a str,
+    tables: u64,
+    rows: u64,
+    /// Tables whose rows were not asked for.
+    described: u64,
+}
+
+impl OnServer<'_> {
+    fn is_empty(&self) -> bool {
+        self.tables == 0 && self.described == 0
+    }
+}
+
+fn databases(record: &SourceRecord) -> impl Iterator<Item = OnServer<'_>> {
+    let all = record.facts.get("databases").and_then(Value::as_array).filter(|_| record.kind == POSTGRES);
+    all.into_iter().flatten().filter_map(|database| {
+        let number = |key: &str| database.get(key).and_then(Value::as_u64);
+        Some(OnServer {
+            name: database.get("name")?.as_str()?,
+            tables: number("tables")?,
+            rows: number("rows")?,
+            described: number("tables_described").unwrap_or(0),
+        })
+    })
+}
+
+/// The databases of a server without any table in a recovery point.
+pub fn databases_without_tables(record: &SourceRecord) -> impl Iterator<Item = &str> {
+    databases(record).filter(OnServer::is_empty).map(|database| database.name)
 }
 
 /// The tables of a database, when it is one and has some.

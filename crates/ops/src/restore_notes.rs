@@ -88,39 +88,36 @@ fn postgres(w: &mut String, source: &SourceRecord) {
 fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_schema: bool) {
     let name = word(&database.name);
     let here = format!("{folder}/{}", word(&database.folder));
-    let psql = format!("psql -X -q -v ON_ERROR_STOP=1 -d {name}");
+    // It finds the database by PGDATABASE: after -d a name with `=` would be taken for more than a name.
+    let psql = "psql -X -q -v ON_ERROR_STOP=1";
     let _ = writeln!(
         w,
-        "Then database `{}`; it was seen at {} of {}:\n",
+        "Then database `{}`; it was seen at {} of {}. The last line says whether all of it is loaded; if not, remove the half-made database with `dropdb`, mend the cause, and begin anew:\n",
         database.name, database.lsn, database.snapshot_time
     );
-    let create = match database.provider.as_str() {
-        "icu" => format!(
-            "createdb --template=template0 --encoding={} --locale-provider=icu --icu-locale={} --lc-collate={} --lc-ctype={} {name}",
-            word(&database.encoding),
-            word(database.locale.as_deref().unwrap_or("und")),
-            word(&database.collation),
-            word(&database.ctype)
-        ),
-        "builtin" => format!(
-            "createdb --template=template0 --encoding={} --locale-provider=builtin --builtin-locale={} --lc-collate={} --lc-ctype={} {name}",
-            word(&database.encoding),
-            word(database.locale.as_deref().unwrap_or("C")),
-            word(&database.collation),
-            word(&database.ctype)
-        ),
-        _ => format!(
-            "createdb --template=template0 --encoding={} --lc-collate={} --lc-ctype={} {name}",
-            word(&database.encoding),
-            word(&database.collation),
-            word(&database.ctype)
-        ),
+    let locale = |value: Option<&str>, other: &str| word(value.unwrap_or(other));
+    let provider = match database.provider.as_str() {
+        "icu" => format!(" --locale-provider=icu --icu-locale={}", locale(database.locale.as_deref(), "und")),
+        "builtin" => format!(" --locale-provider=builtin --builtin-locale={}", locale(database.locale.as_deref(), "C")),
+        _ => String::new(),
     };
+    let create = format!(
+        "createdb --template=template0 --encoding={}{provider} --lc-collate={} --lc-ctype={} -- {name}",
+        word(&database.encoding),
+        word(&database.collation),
+        word(&database.ctype)
+    );
+    // The names in the files are in UTF-8 whatever the database's encoding is; without one they are as they were.
+    let encoding = if database.encoding == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
+    // Not `( … ) && echo`: bash passes over `set -e` on the left of `&&`.
+    let _ = writeln!(
+        w,
+        "    (set -euo pipefail\n    trap 'test $? = 0 && echo \"All of it is loaded.\" || echo \"STOPPED: NOT all of it is loaded.\"' EXIT\n    export PGDATABASE={name} PGCLIENTENCODING={encoding}"
+    );
     if has_schema {
-        let _ = writeln!(w, "    (set -e -o pipefail\n    {create}\n    {psql} -f {here}/pre-data.sql");
+        let _ = writeln!(w, "    {create}\n    {psql} -f {here}/pre-data.sql");
     } else {
-        let _ =
-            writeln!(w, "    (set -e -o pipefail  # Only rows were kept: the database and its tables must be there.");
+        let _ = writeln!(w, "    # Only rows were kept: the database and its tables must be there.");
     }
     if database.tables > 0 {
         let _ = writeln!(
@@ -145,9 +142,12 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
         let _ = writeln!(w, "    {psql} -f {here}/sequences.sql > /dev/null");
     }
     if has_schema {
-        let _ = writeln!(w, "    {psql} -f {here}/post-data.sql > /dev/null");
+        let _ = writeln!(
+            w,
+            "    {psql} -f {here}/post-data.sql > /dev/null\n    # The database's own settings, privileges, comment and owner:\n    {psql} -f {here}/database.sql > /dev/null"
+        );
     }
-    let _ = writeln!(w, "    ) && echo 'All of it is loaded.'");
+    let _ = writeln!(w, "    )");
     let _ = writeln!(
         w,
         "\n`{here}/tables.json` says of each table which folder in `data` it has, and how many rows that are.\n"

@@ -13,7 +13,7 @@ use crate::{text, wiring};
 use lastgood_model::manifest::SourceOutcome;
 use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_ops::backup::{BackupOptions, BackupReport};
-use lastgood_ops::emptied::Had;
+use lastgood_ops::emptied::{Had, databases_without_tables};
 use lastgood_repo::{Compression, Repository};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -181,6 +181,17 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
                     emptied.source
                 ),
             ),
+            Had::OnServer { tables, rows } => (
+                "tables",
+                format!("{} with {}", text::counted(tables, "table"), text::counted(rows, "row")),
+                format!(
+                    "If that was not on purpose: `lastgood restore {} --source {} --database {} --to \
+                     postgres://…/NEW_NAME`",
+                    emptied.snapshot.short(),
+                    emptied.source,
+                    text::shell_word(&emptied.path),
+                ),
+            ),
         };
         out.line(format!(
             "WARNING: [{}] {} has no {gone} any more. In recovery point {} of {} the source had {had}. {look}",
@@ -191,6 +202,11 @@ pub(super) fn tell(run: &Run, chosen: &Chosen, taken: &Taken) -> Result<()> {
         ))?;
     }
     for record in &report.sources {
+        for database in databases_without_tables(record) {
+            if !report.emptied.iter().any(|emptied| emptied.source == record.name && emptied.path == database) {
+                out.note(format!("note: [{}] database {database} has no tables", record.name));
+            }
+        }
         for path in report::folders_without_files(record) {
             if !report.emptied.iter().any(|emptied| emptied.source == record.name && emptied.path == path) {
                 out.note(format!("note: [{}] {path} has no files", record.name));

@@ -25,7 +25,7 @@ const CLOCK_SECS_MIN: i64 = 1_767_225_600;
 
 pub(super) fn run(run: &Run, args: &Doctor) -> Outcome {
     if let Some(name) = &args.grants {
-        return grants(run, name);
+        return grants(run, name, args.role.as_deref());
     }
     let mut findings = Findings::default();
     machine(&mut findings);
@@ -60,11 +60,11 @@ pub(super) fn run(run: &Run, args: &Doctor) -> Outcome {
 }
 
 /// Prints the statements that make a role for the captures of one source.
-fn grants(run: &Run, name: &str) -> Outcome {
+fn grants(run: &Run, name: &str, role: Option<&str>) -> Outcome {
     let config = run.need_config()?;
     let found = config.sources.iter().find(|source| source.name == *name);
     let script = match found.map(|source| &source.spec) {
-        Some(SourceSpec::Postgres(settings)) => wiring::grants(name, settings)?,
+        Some(SourceSpec::Postgres(settings)) => wiring::grants(name, settings, role)?,
         Some(_) => {
             return Err(
                 Error::invalid(format!("source {name:?} is no PostgreSQL source: there is nothing to grant")).into()

@@ -92,12 +92,18 @@ pub(super) fn of_databases(record: &SourceRecord) -> Vec<String> {
     for database in all.into_iter().flatten() {
         let name = text_of(database, "name").unwrap_or_default();
         let number = |key: &str| database.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let content = match number("tables_described") {
+            0 => format!(
+                "{}, {}, {}",
+                text::counted(number("tables"), "table"),
+                text::counted(number("rows"), "row"),
+                text::size(number("bytes")),
+            ),
+            described => format!("{} without their rows", text::counted(described, "table")),
+        };
         lines.push(format!(
-            "[{}] database {name}: {}, {}, {}, at {} of {}",
+            "[{}] database {name}: {content}, at {} of {}",
             record.name,
-            text::counted(number("tables"), "table"),
-            text::counted(number("rows"), "row"),
-            text::size(number("bytes")),
             text_of(database, "lsn").unwrap_or_else(|| "an unknown position".to_owned()),
             text_of(database, "snapshot_time").unwrap_or_else(|| "an unknown time".to_owned()),
         ));

@@ -134,6 +134,14 @@ pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> Option<PostgresC
         let hint = "name some, or write \"all\", or leave it out for the one of the URL".to_owned();
         section.wrong(&found.place, format!("`{}` names nothing", section.path_of("databases")), Some(hint));
     }
+    if let Some(found) = &databases
+        && let Some(names) = &found.value
+        && let Some(twice) =
+            names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)).map(|(_, name)| name)
+    {
+        let message = format!("`{}` names {twice:?} twice", section.path_of("databases"));
+        section.wrong(&found.place, message, Some("name each once".to_owned()));
+    }
     if let Some(found) = &lock_timeout
         && found.value.is_zero()
     {

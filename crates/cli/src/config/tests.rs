@@ -392,6 +392,7 @@ fn the_settings_of_a_postgres_source_are_judged() {
     check("[source.x]\nkind = 'postgres'\nurl = 5\n", "lastgood.toml:3:7:", &["a table that says where it is"]);
     let at = "lastgood.toml:4:";
     check(&with_line("databases = []"), at, &["names nothing", "\"all\""]);
+    check(&with_line("databases = ['em', 'x', 'em']"), at, &["names \"em\" twice"]);
     check(&with_line("databases = 'shop'"), at, &["cannot be \"shop\"", "[\"shop\"]"]);
     check(&with_line("database = ['shop']"), at, &["did you mean `databases`"]);
     check(&with_line("exclude_table = ['a']"), at, &["did you mean `exclude_tables`"]);

@@ -18,6 +18,9 @@ use std::sync::OnceLock;
 /// Longer than any database's name can be.
 const UNNAMED: &str = "lastgood: whoever wrote this connection has named no database, so that there is none";
 
+/// Databases that are looked into for tables, at most.
+const DATABASES_ASKED_MAX: usize = 50;
+
 /// A source whose URL is fetched when it is first needed: where it cannot be had, this source fails and the others do
 /// not.
 #[derive(Debug)]
@@ -219,12 +222,61 @@ pub(crate) struct Database {
 }
 
 /// Looks whether the database that a URL leads to lets us in.
+///
+/// # Errors
+/// Those of connecting, and [`lastgood_model::ErrorKind::Invalid`] for a URL without the name of a database where the one
+/// that it then means has no tables and others of the server have some.
 pub(crate) fn reach(text: &str) -> Result<Database> {
     let conninfo = understand(text)?;
     let shown = conninfo.to_string_without_secrets();
-    drop(Client::connect(&conninfo).with_context(|| format!("connect to {shown}"))?);
+    let mut client = Client::connect(&conninfo).with_context(|| format!("connect to {shown}"))?;
+    let is_named =
+        Server::parse(text)?.database.is_some() || variable("PGDATABASE").is_some_and(|name| !name.is_empty());
+    if !is_named && !has_tables(&mut client)? {
+        let others = others_with_tables(&mut client, &conninfo)?;
+        if let Some(first) = others.first() {
+            let name = conninfo.database();
+            let message = format!(
+                "the URL names no database, which means {name:?}, and that has no tables; others of the server have \
+                 some: {}",
+                others.join(", ")
+            );
+            return Err(Error::invalid(message).with_hint(format!(
+                "name one: {}; or protect all of them: a source with `databases = \"all\"` in lastgood.toml",
+                conninfo.with_database(first).to_string_without_secrets()
+            )));
+        }
+    }
     let password_of_variable = !holds_password(text) && variable("PGPASSWORD").is_some_and(|value| !value.is_empty());
     Ok(Database { name: conninfo.database().to_owned(), shown, password_of_variable })
+}
+
+fn has_tables(client: &mut Client) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+               WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'm', 'f']::pg_catalog.\"char\"[]) \
+               AND n.nspname OPERATOR(pg_catalog.!~) '^pg_' \
+               AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema')";
+    client.query(sql).context("look for tables")?.only()?.is_true(0)
+}
+
+/// The other databases of a server that have tables, as far as we are let in.
+fn others_with_tables(client: &mut Client, conninfo: &Conninfo) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let sql = "SELECT d.datname FROM pg_catalog.pg_database d WHERE d.datallowconn AND NOT d.datistemplate \
+               AND d.datname OPERATOR(pg_catalog.<>) pg_catalog.current_database() \
+               AND pg_catalog.has_database_privilege(d.oid, 'CONNECT') ORDER BY d.datname COLLATE \"C\"";
+    client
+        .for_each_row(sql, |row| {
+            names.push(row.text(0)?.to_owned());
+            Ok(())
+        })
+        .context("list databases")?;
+    names.truncate(DATABASES_ASKED_MAX);
+    names.retain(|name| {
+        Client::connect(&conninfo.with_database(name)).and_then(|mut client| has_tables(&mut client)).unwrap_or(false)
+    });
+    Ok(names)
 }
 
 /// True when a source has the database that a URL leads to already, whatever it may leave out of it.
@@ -258,18 +310,21 @@ pub(crate) fn proof_servers(config: &Config) -> BTreeMap<String, ProofServer> {
     servers
 }
 
-/// The statements that make a role which can capture these databases and no more.
+/// The statements that make a role which can capture these databases and no more; called `lastgood_backup` unless
+/// `role` says otherwise.
 ///
 /// # Errors
-/// [`lastgood_model::ErrorKind::Invalid`] when the source's URL cannot be had or understood, or it covers whatever
-/// databases there are.
-pub(crate) fn grants(name: &str, config: &PostgresConfig) -> Result<String> {
+/// [`lastgood_model::ErrorKind::Invalid`] when the source's URL cannot be had or understood, it covers whatever
+/// databases there are, or no role can have that name.
+pub(crate) fn grants(name: &str, config: &PostgresConfig, role: Option<&str>) -> Result<String> {
     let source = make(name, config)?;
     let Some(databases) = &source.databases else {
         return Err(Error::invalid(format!("source {name:?} takes all databases of its server"))
             .with_hint("name them with `databases = [\"…\"]` to have their grants written out"));
     };
-    Ok(postgres::least_privilege_script(source.conninfo.user(), databases))
+    let role = role.unwrap_or(postgres::BACKUP_ROLE);
+    let url = source.conninfo.with_user(role)?.to_string_without_secrets();
+    postgres::least_privilege_script(role, databases, &url)
 }
 
 /// A URL of the same server with a new name for the database, to restore to beside the old one. Without a database's

@@ -100,7 +100,8 @@ fn a_first_run_that_cannot_work_leaves_nothing_behind() {
         (format!("postgres://{SUPERUSER}@{host}:1/orders"), 13),
         (format!("postgres://{SUPERUSER}@{host}:{port}/orders?colour=red"), 2),
     ] {
-        trade.run(["protect", &url]).ends_with(code);
+        let ran = trade.run(["protect", &url]).ends_with(code);
+        assert!(code != 15 || ran.stderr.contains("next: correct the password of \"postgres\""), "{}", ran.stderr);
         assert!(!trade.shop.path("lastgood.toml").exists() && !trade.shop.path("lastgood.key").exists());
     }
     trade.shop.config("[source.db]\nkind = 'postgres'\nurl = 'postgres://u:hunter2@h/db'\n");
@@ -414,13 +415,58 @@ fn doctor_names_what_a_role_lacks_and_prints_what_grants_it() {
     trade.run(["doctor"]).ends_with(1).says(&["may not read", "GRANT SELECT ON TABLE", "URL file", "chmod 600"]);
     trade.run(["backup"]).ends_with(15);
     let script = trade.run(["doctor", "--grants", "db"]).ok().stdout;
-    trade.server.psql("orders", "DROP ROLE backup");
-    trade.server.psql("orders", &script);
-    trade.server.psql("orders", "ALTER ROLE backup PASSWORD 'x'");
+    assert!(!script.contains("\"backup\""), "the role of the URL stays as it is: {script}");
+    let said = trade.server.psql("orders", &script);
+    let new = said.lines().find_map(|line| line.strip_prefix("url = \"")?.strip_suffix('"')).expect(&said).to_owned();
+    assert!(new.starts_with("postgresql://lastgood_backup@127.0.0.1:") && !new.contains(":x@"), "{new}");
+    trade.server.psql("orders", "ALTER ROLE lastgood_backup PASSWORD 'y'");
+    fs_err::write(trade.shop.path("url"), new.replace("lastgood_backup@", "lastgood_backup:y@")).unwrap();
     fs_err::set_permissions(trade.shop.path("url"), std::fs::Permissions::from_mode(0o600)).unwrap();
     trade.run(["doctor"]).ok();
     trade.run(["backup"]).ok().says(&["1,400 rows"]);
+    let other = trade.run(["doctor", "--grants", "db", "--role", "Other one"]).ok().stdout;
+    assert!(other.contains("ALTER ROLE \"Other one\""), "{other}");
+    trade.run(["doctor", "--grants", "db", "--role", ""]).ends_with(2);
+    trade.run(["doctor", "--role", "x"]).ends_with(2);
     trade.run(["doctor", "--grants", "nothing"]).ends_with(2).says(&["there is no source"]);
+}
+
+#[test]
+fn an_empty_database_is_never_taken_for_the_one_that_was_meant() {
+    let trade = Trade::new();
+    let unnamed = trade.server.url("").trim_end_matches('/').to_owned();
+    trade.run(["protect", &unnamed]).ends_with(2).says(&[
+        "names no database, which means \"postgres\"",
+        "others of the server have some: orders",
+        "databases = \"all\"",
+    ]);
+    assert!(!trade.shop.path("lastgood.toml").exists());
+    trade
+        .run(["protect", &trade.server.socket_url("postgres"), &trade.server.socket_url("orders")])
+        .ok()
+        .says(&["note: [postgres] database postgres has no tables"]);
+    trade.server.psql("orders", "DROP TABLE item, sold CASCADE");
+    for _ in 0..2 {
+        trade.run(["backup"]).ok().says(&[
+            "WARNING: [orders] orders has no tables any more",
+            "2 tables with 1,400 rows",
+            "--source orders --database orders --to postgres://…/NEW_NAME",
+        ]);
+    }
+    let (_, taken) = trade.shop.json(["backup"]);
+    assert_eq!(taken["emptied"][0]["tables"], 2, "{taken}");
+}
+
+#[test]
+fn a_source_without_rows_says_how_many_tables_it_has() {
+    let trade = Trade::new();
+    let url = trade.server.socket_url("orders");
+    trade.shop.config(&format!(
+        "[source.db]\nkind = 'postgres'\nurl = '{url}'\nschema_only = true\n[repository.local]\nurl = './backups'\nkey = {{ file = 'k' }}\n",
+    ));
+    trade.run(["init"]).ok();
+    let ran = trade.run(["backup"]).ok().says(&["database orders: 2 tables without their rows"]);
+    assert!(!ran.stdout.contains("no tables"), "{}", ran.stdout);
 }
 
 #[test]

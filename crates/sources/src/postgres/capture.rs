@@ -4,6 +4,7 @@ use super::catalog::{self, Choice, Database, Relation, Relations, Size};
 use super::conninfo::{CONNECT_TIMEOUT_DEFAULT, Conninfo};
 use super::facts::{DatabaseFacts, Facts, Globals, Role};
 use super::grants;
+use super::hidden::{self, Hidden};
 use super::large_objects;
 use super::layout::{self, Column, TableKind, TableRecord};
 use super::rows::RowDigest;
@@ -148,6 +149,8 @@ struct Ready {
     extensions: Vec<catalog::Extension>,
     large_objects: u64,
     schema: Option<Toc>,
+    /// What the schema lacks, as the role is not shown it.
+    hidden: Vec<Hidden>,
     begun_anew: u32,
 }
 
@@ -247,6 +250,7 @@ impl Run<'_> {
                     facts.rows += total.rows;
                     facts.bytes += record.bytes();
                 }
+                facts.tables_described += u64::from(self.source.options.schema_only && table.kind == TableKind::Table);
                 file.put(&record.to_line()?)?;
             }
             Ok(())
@@ -258,6 +262,9 @@ impl Run<'_> {
                 let shown = format!("{}: {}", database.name, table.relation.shown());
                 self.monitor.problem(Problem::new(shown, ProblemKind::Unsupported, why.clone()));
             }
+        }
+        for Hidden { what, why } in &ready.hidden {
+            self.monitor.problem(Problem::new(format!("{}: {what}", database.name), ProblemKind::Unreadable, *why));
         }
         Ok(facts)
     }
@@ -313,15 +320,20 @@ impl Run<'_> {
             Some(programs) => Some(self.schema(programs, holder, &snapshot)?),
             None => None,
         };
-        Ok(Ready { snapshot, tables, sequences, extensions, large_objects, schema, begun_anew: 0 })
+        let hidden = match &schema {
+            Some(_) if !self.choice.is_partial() => hidden::look(holder)?,
+            _ => Vec::new(),
+        };
+        Ok(Ready { snapshot, tables, sequences, extensions, large_objects, schema, hidden, begun_anew: 0 })
     }
 
-    fn check_grants(&self, holder: &Client, relations: &Relations) -> Result<()> {
-        let missing = grants::missing(relations, holder.conninfo().user(), self.source.options.schema_only);
+    fn check_grants(&self, holder: &mut Client, relations: &Relations) -> Result<()> {
+        let acting = grants::acting(holder)?;
+        let missing = grants::missing(relations, &acting.role, self.source.options.schema_only);
         if missing.is_empty() {
             return Ok(());
         }
-        Err(grants::denied(&missing, holder.conninfo().user(), holder.server_version()))
+        Err(grants::denied(&missing, &acting, holder.server_version()))
     }
 
     fn tables(&self, holder: &mut Client, relations: Vec<Relation>, snapshot: &Snapshot) -> Result<Vec<Table>> {
@@ -353,7 +365,7 @@ impl Run<'_> {
             });
         }
         if !hiding.is_empty() && !self.source.options.schema_only {
-            let role = holder.conninfo().user();
+            let role = &grants::acting(holder)?.role;
             let message = format!("row-level security hides rows from role {role:?} in: {}", grants::some_of(&hiding));
             return Err(Error::new(ErrorKind::Denied, message)
                 .with_hint(format!("ALTER ROLE {} BYPASSRLS, or capture as another role", super::sql::quote(role))));
@@ -398,7 +410,7 @@ fn lockable(tables: &[Relation]) -> impl Iterator<Item = &Relation> {
     tables.iter().filter(|table| table.kind.is_some_and(session::is_lockable))
 }
 
-/// Writes the schema's three files. Gives what is to be remarked on them.
+/// Writes the schema's files. Gives what is to be remarked on them.
 fn write_schema(toc: &Toc, tables: &[Table], folder: &str, streams: &Streams<'_>) -> Result<Vec<String>> {
     let path = |file| layout::in_database(folder, file);
     let is_filled = |table: &&Table| table.kind == TableKind::MaterializedView && table.relation.is_populated;
@@ -407,5 +419,6 @@ fn write_schema(toc: &Toc, tables: &[Table], folder: &str, streams: &Streams<'_>
     let mut remarks = streams.file(path(layout::PRE_DATA), |file| script::write_pre_data(toc, file))?;
     let post = streams.file(path(layout::POST_DATA), |file| script::write_post_data(toc, Some(&populated), file))?;
     remarks.extend(post);
+    remarks.extend(streams.file(path(layout::DATABASE), |file| script::write_database_properties(toc, file))?);
     Ok(remarks)
 }

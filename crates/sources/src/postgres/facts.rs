@@ -83,7 +83,10 @@ pub struct DatabaseFacts {
     pub lsn: String,
     /// Tables whose rows are kept.
     pub tables: u64,
-    /// Their rows.
+    /// Tables that are described and whose rows were not asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tables_described: u64,
+    /// Rows of those that are kept.
     pub rows: u64,
     /// Bytes of their rows, as kept.
     pub bytes: u64,

@@ -15,6 +15,8 @@ pub const TOC: &str = "toc.json";
 pub const PRE_DATA: &str = "pre-data.sql";
 /// In a database's folder: what must wait for the rows, as SQL.
 pub const POST_DATA: &str = "post-data.sql";
+/// In a database's folder: its settings, privileges, comment and owner, as SQL.
+pub const DATABASE: &str = "database.sql";
 /// In a database's folder: its tables, one [`TableRecord`] a line.
 pub const TABLES: &str = "tables.json";
 /// In a database's folder: one `setval` a sequence.

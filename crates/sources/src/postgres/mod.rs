@@ -19,6 +19,7 @@ mod catalog;
 pub mod conninfo;
 mod facts;
 mod grants;
+mod hidden;
 mod large_objects;
 pub mod layout;
 mod parts;
@@ -46,7 +47,7 @@ mod workers;
 mod testing;
 
 pub use facts::{DatabaseFacts, Facts, Globals, Role};
-pub use grants::least_privilege_script;
+pub use grants::{ROLE as BACKUP_ROLE, least_privilege_script};
 pub use large_objects::LargeObjects;
 pub use parts::SLAB_PAGES;
 pub use scratch::{PREFIX as SCRATCH_PREFIX, ScratchDatabase};

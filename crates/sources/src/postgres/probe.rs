@@ -4,6 +4,7 @@ use super::capture::{server_facts, wanted_databases};
 use super::catalog::{self, Database, Relations};
 use super::facts::Role;
 use super::grants;
+use super::hidden::{self, Hidden};
 use super::session::{self, Stop};
 use super::source::PostgresSource;
 use super::tools::Tools;
@@ -148,14 +149,15 @@ fn look_at_database(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let name = &database.name;
-    let role = client.conninfo().user().to_owned();
+    let acting = grants::acting(client)?;
+    let role = acting.role.clone();
     let counts = format!("{} tables, {} sequences", relations.tables.len(), relations.sequences.len());
     findings.push(ok(format!("database {name:?}: {}, {counts}", database.encoding)));
     let missing = grants::missing(relations, &role, source.options.schema_only);
     for one in missing.iter().take(GRANTS_SHOWN_MAX) {
         findings.push(Finding {
             level: FindingLevel::Failure,
-            message: format!("database {name:?}: role {role:?} may not read {}", one.what),
+            message: format!("database {name:?}: {} may not read {}", acting.shown(), one.what),
             hint: Some(one.grant.clone()),
         });
     }
@@ -169,6 +171,15 @@ fn look_at_database(
     look_at_policies(client, name, &role, relations, findings)?;
     look_at_locks(client, name, relations, findings)?;
     look_at_objects(client, name, &role, findings)?;
+    if !source.options.data_only && !source.options.choice()?.is_partial() {
+        for Hidden { what, why } in hidden::look(client)? {
+            findings.push(Finding {
+                level: FindingLevel::Failure,
+                message: format!("database {name:?}: {} may not read {what}", acting.shown()),
+                hint: Some(why.to_owned()),
+            });
+        }
+    }
     for table in relations.tables.iter().filter(|table| table.is_unlogged) {
         if client.parameter("in_hot_standby") == Some("on") {
             findings.push(warning(

@@ -93,6 +93,18 @@ impl Conninfo {
         other
     }
 
+    /// The same server and database as another role, whose password is in no text that was given.
+    ///
+    /// # Errors
+    /// [`lastgood_model::ErrorKind::Invalid`] for a name that holds a NUL.
+    pub fn with_user(&self, name: &str) -> Result<Self> {
+        let mut other = self.clone();
+        other.settings.set("user", name.to_owned())?;
+        other.settings.remove("password");
+        name.clone_into(&mut other.user);
+        Ok(other)
+    }
+
     /// The same, with only host number `index` of [`Self::hosts`]; out of range changes nothing. For a second
     /// connection, or a child process, that must reach the same server as the first.
     #[must_use]

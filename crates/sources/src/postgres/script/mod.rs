@@ -71,6 +71,23 @@ pub fn write_database(toc: &Toc, out: &mut dyn Write) -> Result<Vec<String>> {
     script.end()
 }
 
+/// Writes `database.sql`: what belongs to the database and not to anything in it (settings, privileges, comment, owner),
+/// but not what makes it. Comes last, as it could hinder a load. Gives remarks for people.
+pub fn write_database_properties(toc: &Toc, out: &mut dyn Write) -> Result<Vec<String>> {
+    let mut script = Script::begin(toc, out, "Load this last, in the database itself")?;
+    for (entry, part) in object::parts(toc) {
+        match (part, entry.owner.as_deref().filter(|owner| !owner.is_empty())) {
+            (Part::Database, Some(owner)) if entry.desc == "DATABASE" => {
+                let sql = format!("ALTER DATABASE {} OWNER TO {};", sql::quote(&entry.tag), sql::quote(owner));
+                script.text(&entry.label(), &sql)?;
+            }
+            (Part::Database, _) if entry.desc != "DATABASE" => script.entry(entry)?,
+            _ => {}
+        }
+    }
+    script.end()
+}
+
 struct Script<'a> {
     toc: &'a Toc,
     out: &'a mut dyn Write,

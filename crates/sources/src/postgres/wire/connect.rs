@@ -5,7 +5,7 @@ use super::super::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TargetSess
 use super::auth;
 use super::cancel::Canceller;
 use super::channel::Channel;
-use super::errors::{nonsense, sqlstate};
+use super::errors::{nonsense, server_message, sqlstate};
 use super::link::Link;
 use super::socket::{Address, Patience, Socket, addresses, shown};
 use super::tls::Session;
@@ -104,7 +104,7 @@ fn connect_host(info: &Conninfo, target: TargetSession) -> Result<Client, Failur
                 // What a server says of us, another will say too; what it says of itself may differ.
                 let code = sqlstate(&error);
                 let is_final = code.is_some_and(|code| !matches!(code, "57P03" | "57P01" | "57P02" | "53300"));
-                let error = error.context(format!("connect to PostgreSQL at {host}"));
+                let error = explain(info, error).context(format!("connect to PostgreSQL at {host}"));
                 if is_final {
                     return Err(Failure { error, is_final });
                 }
@@ -116,6 +116,36 @@ fn connect_host(info: &Conninfo, target: TargetSession) -> Result<Client, Failur
         error: Error::new(ErrorKind::Retry, format!("host {host} has no address")),
         is_final: false,
     }))
+}
+
+/// What to do about being turned away. The server's own code is the same for several causes.
+fn explain(info: &Conninfo, error: Error) -> Error {
+    let Some(said) = server_message(&error) else { return error };
+    let role = info.user();
+    let hint = match said.sqlstate.as_str() {
+        "28P01" => {
+            let file = info.password_note().map(|note| format!("; {note}")).unwrap_or_default();
+            format!(
+                "correct the password of {role:?}: it is taken from the URL, else from PGPASSWORD, else from \
+                 ~/.pgpass{file}. A server says the same of a role that does not exist; `lastgood doctor --grants \
+                 SOURCE` prints what makes one"
+            )
+        }
+        // Only where no password is asked for.
+        "28000" if said.routine.as_deref() == Some("InitializeSessionUserId") => format!(
+            "name another role than {role:?} in the URL, or make it: `lastgood doctor --grants SOURCE` prints what makes \
+             one for captures"
+        ),
+        "28000" => "the server's pg_hba.conf says who may connect from where, and with or without TLS".to_owned(),
+        _ => return error,
+    };
+    match error.hint() {
+        Some(own) => {
+            let hint = format!("{own} — {hint}");
+            error.with_hint(hint)
+        }
+        None => error.with_hint(hint),
+    }
 }
 
 /// Tries one address, with and without encryption as the mode says.

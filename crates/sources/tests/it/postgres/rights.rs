@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use super::{capture, rows, rows_of, table, tables};
+use lastgood_model::manifest::ProblemKind;
 use lastgood_model::source::{FindingLevel, Source};
 use lastgood_model::{ErrorKind, Monitor};
 use lastgood_sources::postgres::{Globals, PostgresSource, least_privilege_script};
@@ -124,7 +125,11 @@ fn rows_hidden_by_a_policy_are_an_error_and_not_missing() {
 fn the_role_of_the_script_captures_everything() {
     let server = server();
     server.psql("postgres", "ALTER TABLE open ENABLE ROW LEVEL SECURITY; CREATE DATABASE \"o'ther\"");
-    let script = least_privilege_script("back\"up", &["postgres".into(), "o'ther".into()]);
+    let script = least_privilege_script("back\"up", &["postgres".into(), "o'ther".into()], "url's").unwrap();
+    let said = server.psql("postgres", &script);
+    assert!(said.contains("\\password \"back\"\"up\"") && said.contains("url = \"url's\""), "{said}");
+    // Once more changes nothing, and mends what was taken from it.
+    server.psql("postgres", "REVOKE pg_read_all_data FROM \"back\"\"up\"");
     server.psql("postgres", &script);
     server.psql("postgres", "CREATE TABLE later (a int); INSERT INTO later VALUES (1)");
     let mut source = PostgresSource::new("db", server.info_as("back\"up", "postgres"));
@@ -136,6 +141,102 @@ fn the_role_of_the_script_captures_everything() {
     assert_eq!((facts.databases.len(), facts.globals), (2, Globals::WithPasswords));
     assert_eq!(facts.databases[0].large_objects.unwrap().total.rows, 1);
     assert_eq!(table(&sink, "postgres", "later").total.unwrap().rows, 1);
+}
+
+#[test]
+fn the_script_touches_no_role_that_it_did_not_make() {
+    let server = server();
+    server.psql(
+        "postgres",
+        "CREATE ROLE app LOGIN; CREATE TABLE app_s (a int); ALTER TABLE app_s OWNER TO app; CREATE ROLE idle",
+    );
+    let told = |server: &Server| {
+        server.psql(
+            "postgres",
+            "SELECT r.*, s.setconfig, ARRAY(SELECT roleid::regrole FROM pg_auth_members WHERE member = r.oid)
+             FROM pg_roles r LEFT JOIN pg_db_role_setting s ON s.setrole = r.oid ORDER BY rolname",
+        )
+    };
+    let before = told(&server);
+    for (role, why) in [("postgres", "is a superuser"), ("app", "owns something"), ("idle", "was not made by")] {
+        let script = least_privilege_script(role, &["postgres".into()], "").unwrap();
+        let said = server.psql_fails("postgres", &script);
+        assert!(said.contains(why) && said.contains("--role NAME"), "{said}");
+        assert_eq!(told(&server), before, "{role}");
+    }
+    // One of its own that has become more than that.
+    let script = least_privilege_script("own", &["postgres".into()], "").unwrap();
+    server.psql("postgres", &script);
+    server.psql("postgres", "ALTER ROLE own SUPERUSER");
+    assert!(server.psql_fails("postgres", &script).contains("is a superuser"));
+}
+
+#[test]
+fn what_only_superusers_are_shown_makes_the_capture_of_others_incomplete() {
+    let server = server();
+    let script = least_privilege_script("backup", &["postgres".into()], "").unwrap();
+    server.psql("postgres", &script);
+    server.psql(
+        "postgres",
+        "CREATE SUBSCRIPTION \"my sub\" CONNECTION 'host=nowhere password=hunter2' PUBLICATION p
+           WITH (connect = false, slot_name = NONE);
+         CREATE FOREIGN DATA WRAPPER w; CREATE SERVER far FOREIGN DATA WRAPPER w; CREATE SERVER bare FOREIGN DATA WRAPPER w;
+         CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (password 'hunter2');
+         CREATE USER MAPPING FOR weak SERVER bare; CREATE DATABASE other",
+    );
+    let problems = |source: &PostgresSource| -> Vec<(String, ProblemKind)> {
+        let monitor = Monitor::new();
+        source.capture(&MemorySink::new(), &monitor).unwrap();
+        let (problems, _) = monitor.problems();
+        assert!(problems.iter().all(|problem| problem.message.contains("superusers only")), "{problems:?}");
+        problems.into_iter().map(|problem| (problem.path, problem.what)).collect()
+    };
+    let expected = [
+        ("postgres: subscriptions my sub".to_owned(), ProblemKind::Unreadable),
+        ("postgres: options of user mappings: of PUBLIC for server far".to_owned(), ProblemKind::Unreadable),
+    ];
+    let mut source = PostgresSource::new("db", server.info_as("backup", "postgres"));
+    source.options.bin = Some(server.bin());
+    assert_eq!(problems(&source), expected);
+    let findings = source.probe().unwrap();
+    let failures: Vec<_> = findings.iter().filter(|finding| finding.level == FindingLevel::Failure).collect();
+    assert_eq!(failures.len(), 2, "{findings:?}");
+    assert!(failures.iter().all(|failure| !failure.message.contains("hunter2")), "{failures:?}");
+    // A part of a database, rows alone, and other databases lack nothing.
+    source.options.tables = vec!["open".into()];
+    assert_eq!(problems(&source), []);
+    source.options.tables.clear();
+    source.options.data_only = true;
+    assert_eq!(problems(&source), []);
+    source.options.data_only = false;
+    source.databases = Some(vec!["other".into()]);
+    server.psql("postgres", "GRANT CONNECT ON DATABASE other TO backup");
+    assert_eq!(problems(&source), []);
+    // Who may not look at all cannot tell which have options; a superuser lacks nothing.
+    source.databases = Some(vec!["postgres".into()]);
+    server.psql(
+        "postgres",
+        "REVOKE pg_read_all_data FROM backup; GRANT USAGE ON SCHEMA hidden TO backup;
+         GRANT SELECT ON ALL TABLES IN SCHEMA public, hidden TO backup;
+         GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO backup; GRANT SELECT ON pg_largeobject TO backup",
+    );
+    assert_eq!(
+        problems(&source)[1].0,
+        "postgres: options of user mappings: of weak for server bare, of PUBLIC for server far"
+    );
+    source.conninfo = server.info("postgres");
+    assert_eq!(problems(&source), []);
+}
+
+#[test]
+fn who_acts_as_another_is_named_as_both() {
+    let server = server();
+    server.psql("postgres", "ALTER DATABASE postgres SET role = weak");
+    let source = rows_of(&server, "postgres");
+    let error = source.capture(&MemorySink::new(), &Monitor::new()).unwrap_err();
+    let (said, hint) = (error.chain(), error.hint().unwrap());
+    assert!(said.contains("role \"weak\" (which \"postgres\" acts as here"), "{said}");
+    assert!(hint.contains("TO \"weak\"") && hint.contains("RESET role") && !hint.contains("TO \"postgres\""), "{hint}");
 }
 
 #[test]

@@ -60,6 +60,19 @@ impl Server {
         self.0.psql(database, &format!("SET client_encoding = 'UTF8';\n{sql}"))
     }
 
+    /// What psql says of a script that must fail, when nobody tells psql to end at an error.
+    #[track_caller]
+    pub(super) fn psql_fails(&self, database: &str, sql: &str) -> String {
+        let mut command = self.0.client("psql", database);
+        command.args(["-X", "-q", "-f", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // It may end early, and then says why.
+        let _ = child.stdin.take().unwrap().write_all(sql.as_bytes());
+        let out = child.wait_with_output().unwrap();
+        assert!(!out.status.success(), "{sql}");
+        String::from_utf8(out.stderr).unwrap()
+    }
+
     /// The same for a script that holds data, and prints some.
     #[track_caller]
     pub(super) fn psql_bytes(&self, database: &str, sql: &[u8]) -> Vec<u8> {

@@ -122,7 +122,7 @@ fn many_rows_are_handed_on_and_too_many_are_not_collected() {
 #[test]
 fn every_way_to_sign_in() {
     let rules = "local all postgres trust\nhost all pw all password\nhost all m5 all md5\nhost all sc all scram-sha-256\n\
-                 host all free all trust\nhost all ident all ident\nhost all postgres all trust\n";
+                 host all free all trust\nhost all phantom all trust\nhost all ident all ident\nhost all postgres all trust\n";
     let server = Server::start(&[], Some(rules), &[]);
     server
         .client()
@@ -145,6 +145,7 @@ fn every_way_to_sign_in() {
         ("user=sc", Some((ErrorKind::Denied, "none is given"))),
         ("user=nobody", Some((ErrorKind::Denied, "28000"))),
         ("user=ghost password=x", Some((ErrorKind::Denied, "28000"))),
+        ("user=phantom", Some((ErrorKind::Denied, "28000"))),
         ("user=pw password='pä ss' require_auth=scram-sha-256", Some((ErrorKind::Denied, "\"password\""))),
         ("user=m5 password='pä ss' require_auth=!md5", Some((ErrorKind::Denied, "\"md5\""))),
         ("user=free require_auth=scram-sha-256", Some((ErrorKind::Denied, "\"none\""))),
@@ -159,6 +160,13 @@ fn every_way_to_sign_in() {
                 assert_eq!(error.kind(), kind, "{text}: {error:?}");
                 assert!(error.chain().contains(words), "{text}: {error:?}");
                 assert!(!format!("{error:?}").contains("pä ss"));
+                let hint = error.hint().unwrap_or_default();
+                match words {
+                    "28P01" => assert!(hint.contains("correct the password") && hint.contains("~/.pgpass"), "{hint}"),
+                    "28000" if text.contains("phantom") => assert!(hint.contains("doctor --grants"), "{hint}"),
+                    "28000" => assert!(hint.contains("pg_hba.conf"), "{hint}"),
+                    _ => {}
+                }
             }
             (result, expected) => panic!("{text}: {result:?} where {expected:?} was expected"),
         }
