@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use lastgood_testkit::postgres::{PASSWORD, PgServer, SUPERUSER, Version};
+use lastgood_testkit::s3::S3Server;
 use lastgood_testkit::tools;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
@@ -17,6 +18,8 @@ use std::process::{Command, Stdio};
 
 /// The page whose examples need a PostgreSQL server.
 const SERVER_PAGE: &str = "postgresql.md";
+/// The page whose examples need a bucket.
+const BUCKET_PAGE: &str = "losing-a-place.md";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lastgood");
 
 /// One test for each page.
@@ -45,6 +48,7 @@ pages! {
     keys: "keys.md",
     leaving: "leaving.md",
     looking_inside: "looking-inside.md",
+    losing_a_place: "losing-a-place.md",
     contents: "README.md",
     postgresql: "postgresql.md",
     pruning: "pruning.md",
@@ -188,6 +192,13 @@ fn run_page(page: &str) {
         }
         variables.extend([("PGHOST", "127.0.0.1".to_owned()), ("PGPORT", server.port().to_string())]);
         variables.extend([("PGUSER", SUPERUSER.to_owned()), ("PGPASSWORD", PASSWORD.to_owned())]);
+    }
+    let bucket = (page == BUCKET_PAGE).then(S3Server::start);
+    if let Some(bucket) = &bucket {
+        variables.extend([("BUCKET", bucket.url("shop"))]);
+        variables.extend([("RESTIC_BUCKET", format!("s3:http://{}/bucket/shop", bucket.address()))]);
+        variables.extend([("AWS_ACCESS_KEY_ID", S3Server::KEY_ID.to_owned())]);
+        variables.extend([("AWS_SECRET_ACCESS_KEY", S3Server::SECRET.to_owned())]);
     }
     for example in examples {
         let mut said = tempfile::tempfile().unwrap();
