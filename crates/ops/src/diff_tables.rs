@@ -301,6 +301,7 @@ mod tests {
     fn table(oid: u32, name: &str, rows: u64, digest: u128) -> TableRecord {
         let total = RowDigest { rows, digest };
         TableRecord {
+            text: Default::default(),
             oid,
             schema: "public".into(),
             name: name.into(),

@@ -13,7 +13,7 @@ use super::sequences;
 use super::session::{self, BEGIN, Snapshot, Stop};
 use super::source::PostgresSource;
 use super::stream::Streams;
-use super::toc::Toc;
+use super::toc::{Text, Toc};
 use super::tools::{self, DumpOptions, Installation, Tools};
 use super::wire::{Client, Vigil};
 use super::workers::{self, Job};
@@ -46,12 +46,13 @@ impl Table {
     }
 
     /// Its line in `tables.json`, without what was read.
-    pub(super) fn record(&self, encoding: &str) -> TableRecord {
+    pub(super) fn record(&self, encoding: &str, text: Text) -> TableRecord {
         let relation = &self.relation;
         TableRecord {
             oid: relation.oid,
             schema: relation.schema.clone(),
             name: relation.name.clone(),
+            text,
             kind: self.kind,
             columns: self.columns.clone(),
             encoding: self.has_rows().then(|| encoding.to_owned()),
@@ -158,6 +159,8 @@ struct Ready {
 enum Setback {
     /// Tables came or went meanwhile.
     Changed(String),
+    /// Something in the schema is in no encoding, and the names were read as if all were.
+    Bytes,
     /// Anything else.
     Failed(Error),
 }
@@ -176,13 +179,13 @@ impl Run<'_> {
         let is_cancelled = || session::must_end(self.stop, &vigil);
         let globals = tools::dump_globals(programs, &environment(client, &vigil), true, &is_cancelled)
             .context("describe roles and tablespaces")?;
-        self.streams(Time::default()).file(layout::GLOBALS.to_owned(), |file| file.put(&globals.sql))?;
+        self.streams(Time::default(), Text::Utf8).file(layout::GLOBALS.to_owned(), |file| file.put(&globals.sql))?;
         facts.globals = if globals.has_passwords { Globals::WithPasswords } else { Globals::WithoutPasswords };
         Ok(())
     }
 
-    fn streams(&self, mtime: Time) -> Streams<'_> {
-        Streams { sink: self.sink, chunking: self.source.options.chunking, mtime, stop: self.stop }
+    fn streams(&self, mtime: Time, text: Text) -> Streams<'_> {
+        Streams { sink: self.sink, chunking: self.source.options.chunking, mtime, stop: self.stop, text }
     }
 
     fn database(&self, info: &Conninfo, database: &Database) -> Result<DatabaseFacts> {
@@ -190,7 +193,7 @@ impl Run<'_> {
         let folder = layout::database_folder(&database.name);
         let mut holder = session::open(&info, self.stop)?;
         let ready = self.get_ready(&mut holder)?;
-        let streams = self.streams(Time::parse_rfc3339(&ready.snapshot.time).unwrap_or_default());
+        let streams = self.streams(Time::parse_rfc3339(&ready.snapshot.time).unwrap_or_default(), holder.text());
         let remarks = match &ready.schema {
             Some(toc) => write_schema(toc, &ready.tables, &folder, &streams)?,
             None => Vec::new(),
@@ -217,7 +220,7 @@ impl Run<'_> {
         let path = |file| layout::in_database(&folder, file);
         if !self.source.options.schema_only {
             let script = sequences::script(&ready.sequences, &values);
-            streams.file(path(layout::SEQUENCES), |file| file.put(script.as_bytes()))?;
+            streams.file(path(layout::SEQUENCES), |file| file.put_text(&script))?;
         }
         let mut facts = DatabaseFacts {
             name: database.name.clone(),
@@ -239,7 +242,7 @@ impl Run<'_> {
         };
         streams.file(path(layout::TABLES), |file| {
             for (at, table) in ready.tables.iter().enumerate() {
-                let mut record = table.record(&database.encoding);
+                let mut record = table.record(&database.encoding, streams.text);
                 record.parts = done.parts.remove(&at).unwrap_or_default();
                 if table.has_rows() {
                     let mut total = RowDigest::default();
@@ -287,11 +290,16 @@ impl Run<'_> {
                     }
                     holder.batch("ROLLBACK")?;
                 }
+                Err(Setback::Bytes) => {
+                    holder.batch("ROLLBACK")?;
+                    holder.set_text(Text::Bytes)?;
+                }
             }
         }
     }
 
     fn try_to_get_ready(&self, holder: &mut Client) -> Result<Ready, Setback> {
+        catalog::understand_names(holder)?;
         let matches = catalog::matches(holder, &self.choice)?;
         let before = catalog::relations(holder, &matches)?;
         self.check_grants(holder, &before)?;
@@ -317,7 +325,11 @@ impl Run<'_> {
         let large_objects = if wants_objects { large_objects::count(holder)? } else { 0 };
         let tables = self.tables(holder, relations.tables, &snapshot)?;
         let schema = match &self.programs {
-            Some(programs) => Some(self.schema(programs, holder, &snapshot)?),
+            Some(programs) => match (self.schema(programs, holder, &snapshot)?, holder.text()) {
+                (toc, Text::Utf8) if toc.text == Text::Bytes => return Err(Setback::Bytes),
+                (toc, Text::Bytes) => Some(toc.into_bytes()),
+                (toc, Text::Utf8) => Some(toc),
+            },
             None => None,
         };
         let hidden = match &schema {

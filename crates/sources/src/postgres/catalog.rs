@@ -4,6 +4,7 @@
 use super::layout::{Column, TableKind};
 use super::pattern::Pattern;
 use super::sql::literal;
+use super::toc::Text;
 use super::wire::{Client, Row};
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use std::collections::{HashMap, HashSet};
@@ -64,6 +65,27 @@ pub(super) fn databases(client: &mut Client) -> Result<Vec<Database>> {
         })
         .context("list databases")?;
     Ok(out)
+}
+
+/// Looks whether all names in a database without an encoding are UTF-8; where they are not, the session goes over to
+/// text that stands for bytes.
+pub(super) fn understand_names(client: &mut Client) -> Result<()> {
+    if client.parameter("server_encoding") != Some("SQL_ASCII") || client.text() == Text::Bytes {
+        return Ok(());
+    }
+    // As UTF-8 the server itself would refuse to send them.
+    client.batch("SET client_encoding = 'SQL_ASCII'")?;
+    let mut all_utf8 = true;
+    let sql = "SELECT nspname FROM pg_catalog.pg_namespace UNION ALL SELECT relname FROM pg_catalog.pg_class \
+               UNION ALL SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid >= 16384 \
+               UNION ALL SELECT typname FROM pg_catalog.pg_type";
+    client
+        .for_each_row(sql, |row| {
+            all_utf8 &= row.bytes(0).is_none_or(|name| std::str::from_utf8(name).is_ok());
+            Ok(())
+        })
+        .context("look at names")?;
+    client.set_text(if all_utf8 { Text::Utf8 } else { Text::Bytes })
 }
 
 /// An installed extension.

@@ -55,7 +55,7 @@ pub(super) fn script(client: &mut Client, streams: &Streams<'_>, path: String) -
                     // What was granted follows below, the owner's own rights among it.
                     lines.push_str(&format!("REVOKE ALL ON LARGE OBJECT {oid} FROM {owner};\n"));
                 }
-                file.put(lines.as_bytes())
+                file.put_text(&lines)
             })
             .context("list large objects")?;
         client
@@ -63,7 +63,7 @@ pub(super) fn script(client: &mut Client, streams: &Streams<'_>, path: String) -
                 let (oid, privilege) = (row.text(0)?, row.text(2)?);
                 let grantee = row.optional(1)?.map_or_else(|| "PUBLIC".to_owned(), quote);
                 let option = if row.is_true(3)? { " WITH GRANT OPTION" } else { "" };
-                file.put(format!("GRANT {privilege} ON LARGE OBJECT {oid} TO {grantee}{option};\n").as_bytes())
+                file.put_text(&format!("GRANT {privilege} ON LARGE OBJECT {oid} TO {grantee}{option};\n"))
             })
             .context("list who may use large objects")?;
         Ok(objects)

@@ -3,6 +3,7 @@
 
 use super::rows::RowDigest;
 use super::sql::{quote, quote_in};
+use super::toc::Text;
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -104,6 +105,9 @@ pub struct TableRecord {
     pub schema: String,
     /// Its name.
     pub name: String,
+    /// How its strings stand for bytes.
+    #[serde(default, skip_serializing_if = "Text::is_utf8")]
+    pub text: Text,
     /// What it is.
     pub kind: TableKind,
     /// The columns whose values are kept, in the order in which they stand in the rows; generated ones are not.
@@ -205,6 +209,20 @@ impl TableRecord {
         format!("COPY {into}{columns} FROM STDIN WITH (ENCODING '{encoding}');\n")
     }
 
+    /// Brings its strings to the form of `text`. From [`Text::Bytes`] there is no way back.
+    pub(super) fn bring_to(&mut self, text: Text) {
+        if self.text == text || text == Text::Utf8 {
+            return;
+        }
+        self.text = text;
+        let columns = self.columns.iter_mut().flat_map(|column| [&mut column.name, &mut column.type_name]);
+        let root = self.root.iter_mut().flat_map(|(schema, name)| [schema, name]);
+        let others = [&mut self.condition, &mut self.extension].into_iter().flatten();
+        for string in [&mut self.schema, &mut self.name].into_iter().chain(columns).chain(root).chain(others) {
+            *string = text.of_utf8(string).into_owned();
+        }
+    }
+
     /// Length of all its parts.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(PartRecord::all_bytes).sum()
@@ -267,6 +285,7 @@ mod tests {
             oid: 16385,
             schema: "public".into(),
             name: "a\"b".into(),
+            text: Text::Utf8,
             kind: TableKind::Table,
             columns: vec![Column { name: "Id".into(), type_name: "integer".into() }],
             encoding: Some("UTF8".into()),

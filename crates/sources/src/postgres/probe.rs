@@ -49,6 +49,7 @@ fn look(source: &PostgresSource, stop: &Arc<Stop>, findings: &mut Vec<Finding>) 
     drop(client);
     for database in &wanted {
         let looked = session::open(&info.with_database(&database.name), stop).and_then(|mut client| {
+            catalog::understand_names(&mut client)?;
             let matches = catalog::matches(&mut client, &choice)?;
             let relations = catalog::relations(&mut client, &matches)?;
             look_at_database(source, &mut client, database, &relations, findings)

@@ -4,6 +4,7 @@ use super::layout::PartRecord;
 use super::rows::{RowDigest, RowHasher};
 use super::selection::{self, Selection, Take};
 use super::session::Stop;
+use super::toc::Text;
 use super::wire::{Client, CopyRead};
 use lastgood_model::source::{Chunking, Sink, StreamSpec, StreamWriter, Verdict};
 use lastgood_model::{Error, ErrorKind, Result, Time};
@@ -20,6 +21,8 @@ pub(super) struct Streams<'a> {
     /// The moment of the snapshot.
     pub(super) mtime: Time,
     pub(super) stop: &'a Stop,
+    /// How strings stand for what is written.
+    pub(super) text: Text,
 }
 
 impl Streams<'_> {
@@ -89,7 +92,8 @@ impl Streams<'_> {
 
     /// A file that we make ourselves, piece by piece.
     pub(super) fn file<T>(&self, path: String, write: impl FnOnce(&mut FileWriter) -> Result<T>) -> Result<T> {
-        let mut file = FileWriter { writer: self.open(path)?, buffer: Vec::new(), bytes: 0, failed: None };
+        let (writer, text) = (self.open(path)?, self.text);
+        let mut file = FileWriter { writer, text, buffer: Vec::new(), bytes: 0, failed: None };
         let result = match write(&mut file) {
             Ok(result) => result,
             // Through `io::Write` only a text would come back.
@@ -146,6 +150,7 @@ fn finish(writer: Box<dyn StreamWriter>, bytes: u64, evidence: String) -> Result
 /// Collects small writes to a stream.
 pub(super) struct FileWriter {
     writer: Box<dyn StreamWriter>,
+    text: Text,
     buffer: Vec<u8>,
     bytes: u64,
     failed: Option<Error>,
@@ -155,6 +160,11 @@ impl FileWriter {
     pub(super) fn put(&mut self, data: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(data);
         if self.buffer.len() >= PIECE_BYTES { self.empty() } else { Ok(()) }
+    }
+
+    /// Writes what a text stands for.
+    pub(super) fn put_text(&mut self, text: &str) -> Result<()> {
+        self.put(&self.text.encode(text))
     }
 
     fn empty(&mut self) -> Result<()> {

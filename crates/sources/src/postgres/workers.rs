@@ -14,6 +14,7 @@ use super::selection::Selection;
 use super::session::{self, READER_SETTINGS, Snapshot, Stop};
 use super::sql::quote_in;
 use super::stream::Streams;
+use super::toc::Text;
 use super::wire::{Client, Transaction, sqlstate};
 use lastgood_model::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, VecDeque};
@@ -158,6 +159,9 @@ fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Task>>, events: &Sender<Event>) ->
         Err(error) if session::is_full(&error) => return Ok(()),
         other => other?,
     };
+    if job.streams.text == Text::Bytes {
+        client.set_text(Text::Bytes)?;
+    }
     client.batch(READER_SETTINGS)?;
     while let Some(task) = next(job, queue) {
         let event = match job.begin(task, &mut client)? {
@@ -209,9 +213,9 @@ impl Job<'_> {
             Task::Slab { table, slab } => {
                 let oid = self.tables[table].relation.oid;
                 if slab.number == 0 {
-                    let statement = self.tables[table].record(self.encoding).copy_from();
+                    let statement = self.tables[table].record(self.encoding, self.streams.text).copy_from();
                     let path = layout::copy_statement_path(self.folder, oid);
-                    self.streams.file(path, |file| file.put(statement.as_bytes()))?;
+                    self.streams.file(path, |file| file.put_text(&statement))?;
                 }
                 let path = layout::slab_path(self.folder, oid, slab.number);
                 let long_path = |number| layout::long_row_path(self.folder, oid, slab.number, number);

@@ -144,7 +144,7 @@ impl DatabaseRestorePlan {
         }
         more.push("SET max_parallel_maintenance_workers = 0".to_owned());
         more.push(session::memory(self.jobs));
-        Sessions::new(self.info.with_database(place), Arc::clone(stop)).with(more)
+        Sessions::new(self.info.with_database(place), Arc::clone(stop)).with(more).speaking(self.plan.text)
     }
 
     /// Everything that comes before rows, and values of sequences, which need nothing else.
@@ -176,7 +176,7 @@ impl DatabaseRestorePlan {
                     load::run(client, sessions, files, load, monitor)?;
                 }
                 Work::LargeObjects => {
-                    large_objects::restore(client, sessions, files, &self.saved.folder, self.wishes(), monitor)?;
+                    large_objects::restore(client, sessions, files, &self.saved, self.wishes(), monitor)?;
                 }
                 Work::Step(at) => {
                     let step = &self.plan.post[at];

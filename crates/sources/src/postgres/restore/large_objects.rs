@@ -3,7 +3,9 @@
 
 use super::super::layout::{LARGE_OBJECTS_ROWS, LARGE_OBJECTS_SQL, in_database};
 use super::super::sql::{Token, Tokens, statements};
+use super::super::toc::Text;
 use super::super::wire::Client;
+use super::saved::SavedDatabase;
 use super::session::Sessions;
 use lastgood_model::saved::SavedFiles;
 use lastgood_model::{Context, Error, ErrorKind, Monitor, Result};
@@ -25,6 +27,7 @@ pub(super) struct Wishes {
 pub(super) fn for_each_statement(
     files: &dyn SavedFiles,
     folder: &str,
+    text: Text,
     mut each: impl FnMut(&str) -> Result<()>,
 ) -> Result<()> {
     let path = in_database(folder, LARGE_OBJECTS_SQL);
@@ -32,9 +35,15 @@ pub(super) fn for_each_statement(
         Err(error) if error.kind() == ErrorKind::Absent => return Ok(()),
         opened => opened?,
     };
-    let mut buffer = Vec::new();
+    let (mut buffer, mut piece) = (Vec::new(), Vec::new());
     loop {
-        let has_more = reader.read(&mut buffer)?;
+        let has_more = reader.read(&mut piece)?;
+        match text {
+            Text::Utf8 => buffer.append(&mut piece),
+            Text::Bytes => piece.drain(..).for_each(|byte| {
+                buffer.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
+            }),
+        }
         let valid = match std::str::from_utf8(&buffer) {
             Ok(text) => text,
             // A character may be cut in two.
@@ -107,9 +116,9 @@ pub(super) struct Wanted {
 }
 
 /// Reads the script.
-pub(super) fn look(files: &dyn SavedFiles, folder: &str, wishes: Wishes) -> Result<Wanted> {
+pub(super) fn look(files: &dyn SavedFiles, folder: &str, text: Text, wishes: Wishes) -> Result<Wanted> {
     let mut wanted = Wanted::default();
-    for_each_statement(files, folder, |statement| {
+    for_each_statement(files, folder, text, |statement| {
         if is_wanted(statement, wishes)? {
             super::globals::roles_in(statement, true, &mut wanted.roles);
         }
@@ -126,19 +135,19 @@ pub(super) fn restore(
     client: &mut Client,
     sessions: &Sessions,
     files: &dyn SavedFiles,
-    folder: &str,
+    saved: &SavedDatabase,
     wishes: Wishes,
     monitor: &Monitor,
 ) -> Result<()> {
     let mut batch: Vec<String> = Vec::new();
-    for_each_statement(files, folder, |statement| {
+    for_each_statement(files, &saved.folder, saved.text, |statement| {
         if is_wanted(statement, wishes)? {
             batch.push(statement.to_owned());
         }
         if batch.len() >= STATEMENTS_MAX { make(client, sessions, &mut batch) } else { Ok(()) }
     })?;
     make(client, sessions, &mut batch)?;
-    fill(client, sessions, files, folder, monitor).context("fill large objects")
+    fill(client, sessions, files, &saved.folder, monitor).context("fill large objects")
 }
 
 fn make(client: &mut Client, sessions: &Sessions, batch: &mut Vec<String>) -> Result<()> {
@@ -236,7 +245,7 @@ mod tests {
     fn statements_are_whole_however_the_file_comes() {
         for size in [1, 2, 3, 7, 50, 1000] {
             let mut found = Vec::new();
-            for_each_statement(&One(SCRIPT.into(), size), "f", |statement| {
+            for_each_statement(&One(SCRIPT.into(), size), "f", Text::Utf8, |statement| {
                 found.push(kind(statement).expect("a known statement"));
                 Ok(())
             })
@@ -245,17 +254,17 @@ mod tests {
             assert_eq!(found, kinds.map(|kind| (kind, 16390)), "{size}");
         }
         let cut = &SCRIPT.as_bytes()[..60];
-        assert!(for_each_statement(&One(cut.into(), 9), "f", |_| Ok(())).is_err());
+        assert!(for_each_statement(&One(cut.into(), 9), "f", Text::Utf8, |_| Ok(())).is_err());
     }
 
     #[test]
     fn wishes_leave_out_owners_and_privileges_and_nothing_unknown_is_run() {
         let files = One(SCRIPT.into(), 9);
-        let wanted = look(&files, "f", Wishes { no_owner: false, no_acl: false }).unwrap();
+        let wanted = look(&files, "f", Text::Utf8, Wishes { no_owner: false, no_acl: false }).unwrap();
         assert_eq!(wanted.roles.into_iter().collect::<Vec<_>>(), ["a;b", "r"]);
-        let wanted = look(&files, "f", Wishes { no_owner: true, no_acl: true }).unwrap();
+        let wanted = look(&files, "f", Text::Utf8, Wishes { no_owner: true, no_acl: true }).unwrap();
         assert_eq!((wanted.roles.len(), wanted.oids.len()), (0, 1));
-        let error = look(&One(b"DROP TABLE x;".to_vec(), 9), "f", Wishes { no_owner: true, no_acl: true });
+        let error = look(&One(b"DROP TABLE x;".to_vec(), 9), "f", Text::Utf8, Wishes { no_owner: true, no_acl: true });
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

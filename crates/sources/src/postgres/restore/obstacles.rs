@@ -2,6 +2,7 @@
 //! find one after another.
 
 use super::super::sql::{literal, quote, quote_in};
+use super::super::toc::Text;
 use super::super::wire::Client;
 use super::making::Prepare;
 use super::planning::{DatabaseRestorePlan, shown, version_of};
@@ -192,6 +193,9 @@ fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
 
 fn addition(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
     let mut client = session::connect(&plan.info)?;
+    if plan.saved.text == Text::Bytes {
+        client.set_text(Text::Bytes)?;
+    }
     if plan.options.data_only {
         rows_only(plan, &mut client)?;
     } else if let Some(rename) = plan.rename.clone() {

@@ -133,7 +133,7 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     };
     let (toc, lost) = without_lost_tablespaces(toc, &server);
     let mut steps = plan::plan(&toc, &choice)?;
-    check_text(&steps)?;
+    check_text(&steps, found.encoding.as_deref().filter(|_| matches!(prepare, Prepare::Add | Prepare::Use)))?;
     let standard_strings = !steps.session.iter().any(|setting| setting == "SET standard_conforming_strings = off;");
     let mut creation = Creation::of(saved.toc.as_ref(), standard_strings, options.no_owner, options.no_acl);
 
@@ -149,9 +149,12 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     let sequences = moved_sequences(&saved, &by_name, &choice);
     let has_large_objects = !is_selective && !options.schema_only;
     let large_objects = match has_large_objects {
-        true => {
-            large_objects::look(files, &saved.folder, Wishes { no_owner: options.no_owner, no_acl: options.no_acl })?
-        }
+        true => large_objects::look(
+            files,
+            &saved.folder,
+            saved.text,
+            Wishes { no_owner: options.no_owner, no_acl: options.no_acl },
+        )?,
         false => large_objects::Wanted::default(),
     };
 
@@ -319,14 +322,17 @@ fn new_name(text: &str) -> Result<Rename> {
 }
 
 /// Text that is not UTF-8 cannot be sent.
-fn check_text(plan: &Plan) -> Result<()> {
+/// Text in no encoding fits only a database that has none. `encoding` is that of the target, when it is there.
+fn check_text(plan: &Plan, encoding: Option<&str>) -> Result<()> {
+    let Some(encoding) = encoding.filter(|encoding| *encoding != "SQL_ASCII") else { return Ok(()) };
     let step = plan.pre.iter().chain(&plan.post).find(|step| plan.text == Text::Bytes && !step.sql.is_ascii());
     match step {
         None => Ok(()),
-        Some(step) => Err(Error::new(ErrorKind::Unsupported, format!("{} has text that is not UTF-8", step.what))
-            .with_hint(
-                "restore the recovery point as files, and load pre-data.sql, the rows and post-data.sql with psql",
-            )),
+        Some(step) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} has text that is not UTF-8, and the database has the encoding {encoding}", step.what),
+        )
+        .with_hint("restore into a new database, which is made without an encoding (SQL_ASCII), as the old one is")),
     }
 }
 
@@ -358,7 +364,7 @@ fn described_by_tables(saved: &SavedDatabase) -> Toc {
         ..Entry::default()
     };
     Toc {
-        text: Text::Utf8,
+        text: saved.text,
         archive: 16,
         server_version: String::new(),
         dump_version: String::new(),

@@ -1,7 +1,7 @@
 //! One database of a recovery point, as far as it is read before anything is done.
 
 use super::super::layout::{self, GLOBALS, SEQUENCES, TABLES, TOC, TableRecord, in_database};
-use super::super::toc::Toc;
+use super::super::toc::{Text, Toc};
 use super::globals::Globals;
 use super::sequences::{self, Sequence};
 use lastgood_model::node::display_path;
@@ -18,6 +18,8 @@ pub(super) struct SavedDatabase {
     pub(super) toc: Option<Toc>,
     pub(super) tables: Vec<TableRecord>,
     pub(super) sequences: Vec<Sequence>,
+    /// How all strings of it stand for bytes.
+    pub(super) text: Text,
 }
 
 /// The databases that were saved, by the order of their folders.
@@ -53,13 +55,21 @@ impl SavedDatabase {
         };
         let tables = files.read(in_database(&folder, TABLES).as_bytes())?;
         let tables = tables.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let tables = tables.map(TableRecord::from_line).collect::<Result<Vec<_>>>()?;
+        let mut tables = tables.map(TableRecord::from_line).collect::<Result<Vec<_>>>()?;
+        let has_bytes = tables.iter().any(|table| table.text == Text::Bytes);
+        let form = match &toc {
+            Some(toc) if !has_bytes => toc.text,
+            None if !has_bytes => Text::Utf8,
+            _ => Text::Bytes,
+        };
+        let toc = toc.map(|toc| if form == Text::Bytes { toc.into_bytes() } else { toc });
+        tables.iter_mut().for_each(|table| table.bring_to(form));
         let sequences = match files.read(in_database(&folder, SEQUENCES).as_bytes()) {
-            Ok(sql) => sequences::parse(&text(sql, SEQUENCES)?)?,
+            Ok(sql) => sequences::parse(&form.decode(&sql).map_err(|error| not_utf8(SEQUENCES, error))?)?,
             Err(error) if error.kind() == ErrorKind::Absent => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { name: name.to_owned(), folder, toc, tables, sequences })
+        Ok(Self { name: name.to_owned(), folder, toc, tables, sequences, text: form })
     }
 }
 
@@ -83,10 +93,12 @@ pub(super) fn globals(files: &dyn SavedFiles) -> Result<Option<Globals>> {
 }
 
 fn text(bytes: Vec<u8>, name: &str) -> Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
-        let shown = display_path(name.as_bytes());
-        Error::new(ErrorKind::Unsupported, format!("{shown} is not UTF-8")).with_source(error)
-    })
+    Text::Utf8.decode(&bytes).map_err(|error| not_utf8(name, error))
+}
+
+fn not_utf8(name: &str, error: std::str::Utf8Error) -> Error {
+    let shown = display_path(name.as_bytes());
+    Error::new(ErrorKind::Unsupported, format!("{shown} is not UTF-8")).with_source(error)
 }
 
 /// A saved file as an input.

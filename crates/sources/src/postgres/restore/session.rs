@@ -2,6 +2,7 @@
 
 use super::super::conninfo::Conninfo;
 use super::super::session::{SERVER_OLDEST, Stop};
+use super::super::toc::Text;
 use super::super::wire::{Client, ServerMessage, sqlstate};
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,18 +55,26 @@ pub(super) struct Sessions {
     halted: Arc<AtomicBool>,
     /// Beyond [`settings`], each a statement or several.
     more: Vec<String>,
+    /// How strings stand for what is sent and received.
+    text: Text,
     notices: Mutex<Vec<String>>,
 }
 
 impl Sessions {
     /// Sessions in the database of `info`.
     pub(super) fn new(info: Conninfo, stop: Arc<Stop>) -> Self {
-        Self { info, stop, halted: Arc::default(), more: Vec::new(), notices: Mutex::default() }
+        Self { info, stop, halted: Arc::default(), more: Vec::new(), text: Text::Utf8, notices: Mutex::default() }
     }
 
     /// Adds statements that every session begins with.
     pub(super) fn with(mut self, statements: impl IntoIterator<Item = String>) -> Self {
         self.more.extend(statements);
+        self
+    }
+
+    /// Has them speak to a database whose text is in no encoding, if `text` says so.
+    pub(super) fn speaking(mut self, text: Text) -> Self {
+        self.text = text;
         self
     }
 
@@ -77,6 +86,9 @@ impl Sessions {
         client.set_interrupt(Arc::new(move || stop.is_wanted() || halted.load(Ordering::Relaxed)));
         for statement in &self.more {
             client.batch(statement).context("set up the session")?;
+        }
+        if self.text == Text::Bytes {
+            client.set_text(self.text).context("set up the session")?;
         }
         Ok(client)
     }

@@ -1,5 +1,6 @@
 //! The server and the database that a restore goes to: what is there.
 
+use super::super::catalog;
 use super::super::conninfo::Conninfo;
 use super::super::sql::{literal, quote};
 use super::super::wire::{Client, Row, sqlstate};
@@ -113,6 +114,7 @@ pub(super) fn look(info: &Conninfo) -> Result<(Server, Target)> {
         }
     };
     let server = look_at_server(&mut client)?;
+    catalog::understand_names(&mut client)?;
     look_at_database(&mut client, &mut target).with_context(|| format!("look at database {}", quote(&name)))?;
     Ok((server, target))
 }

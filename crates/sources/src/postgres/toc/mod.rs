@@ -46,8 +46,24 @@ pub enum Text {
 }
 
 impl Text {
-    fn is_utf8(&self) -> bool {
+    pub(super) fn is_utf8(&self) -> bool {
         *self == Self::Utf8
+    }
+
+    /// The text that stands for `bytes`. The other way round, [`Text::encode`] gives them back.
+    pub fn decode(self, bytes: &[u8]) -> Result<String, std::str::Utf8Error> {
+        match self {
+            Self::Utf8 => std::str::from_utf8(bytes).map(str::to_owned),
+            Self::Bytes => Ok(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        }
+    }
+
+    /// `text`, which is UTF-8, as this form has it.
+    pub fn of_utf8(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::Bytes if !text.is_ascii() => Cow::Owned(text.bytes().map(char::from).collect()),
+            _ => Cow::Borrowed(text),
+        }
     }
 
     /// The bytes that `text` stands for, to be sent to a server or written to a file. Text that was made in between,
@@ -115,6 +131,36 @@ pub struct Entry {
     /// `COPY … FROM stdin` for its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_stmt: Option<String>,
+}
+
+impl Toc {
+    /// Brings all of it to the form of [`Text::Bytes`].
+    pub(super) fn into_bytes(mut self) -> Self {
+        if self.text == Text::Bytes {
+            return self;
+        }
+        self.text = Text::Bytes;
+        let change = |text: &mut String| {
+            if !text.is_ascii() {
+                *text = Text::Bytes.of_utf8(text).into_owned();
+            }
+        };
+        change(&mut self.database);
+        for entry in &mut self.entries {
+            change(&mut entry.tag);
+            let others = [
+                &mut entry.namespace,
+                &mut entry.owner,
+                &mut entry.tablespace,
+                &mut entry.table_am,
+                &mut entry.defn,
+                &mut entry.drop_stmt,
+                &mut entry.copy_stmt,
+            ];
+            others.into_iter().flatten().for_each(change);
+        }
+        self
+    }
 }
 
 fn is_false(value: &bool) -> bool {

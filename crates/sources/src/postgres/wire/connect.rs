@@ -2,6 +2,7 @@
 //! server is of the kind that was wanted. The order of things is libpq's.
 
 use super::super::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TargetSession, Tls};
+use super::super::toc::Text;
 use super::auth;
 use super::cancel::Canceller;
 use super::channel::Channel;
@@ -260,6 +261,7 @@ pub(super) fn start(info: &Conninfo, address: &Address, channel: Channel) -> Res
                     backend_pid: key.0,
                     transaction: Transaction::Idle,
                     timeouts: Timeouts::default(),
+                    text: Text::Utf8,
                 };
                 client.ready(frame)?;
                 return Ok(client);

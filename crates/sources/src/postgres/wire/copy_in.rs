@@ -22,7 +22,7 @@ impl Client {
     /// Starts a `COPY … FROM STDIN`. The server's errors before the first byte come from here.
     pub fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>> {
         self.begin()?;
-        self.link.put(|buffer| frontend::query(sql, buffer))?;
+        self.put_query(sql)?;
         self.link.send()?;
         loop {
             let frame = self.next()?;

@@ -40,7 +40,7 @@ impl Client {
         // From the start: the server sends its first word together with the first data.
         self.link.channel.patience.silence = self.timeouts.copy;
         self.link.channel.pace = Some(Pace::new());
-        self.link.put(|buffer| frontend::query(sql, buffer))?;
+        self.put_query(sql)?;
         self.link.send()?;
         loop {
             let frame = self.next()?;

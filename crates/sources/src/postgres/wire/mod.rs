@@ -38,6 +38,7 @@ pub use liveness::Vigil;
 pub use rows::{Column, Row, Rows};
 
 use super::conninfo::Conninfo;
+use super::toc::Text;
 use lastgood_model::{Error, ErrorKind, Result};
 use link::Link;
 use postgres_protocol::message::{backend, frontend};
@@ -52,6 +53,7 @@ pub struct Client {
     backend_pid: i32,
     transaction: Transaction,
     timeouts: Timeouts,
+    text: Text,
 }
 
 /// How long a silent server is waited for. Without a limit a server that is gone is noticed by TCP keepalives.
@@ -82,6 +84,49 @@ impl Client {
     /// settings.
     pub fn connect(info: &Conninfo) -> Result<Self> {
         connect::connect(info)
+    }
+
+    /// Sets how strings stand for what is sent and received: [`Text::Bytes`] for a database whose text is in no encoding,
+    /// with which the session then speaks as it is.
+    ///
+    /// # Errors
+    /// Those of [`Self::batch`].
+    pub fn set_text(&mut self, text: Text) -> Result<()> {
+        let encoding = if text == Text::Bytes { "SQL_ASCII" } else { "UTF8" };
+        self.batch(&format!("SET client_encoding = '{encoding}'"))?;
+        self.text = text;
+        Ok(())
+    }
+
+    /// How strings stand for what is sent and received.
+    pub fn text(&self) -> Text {
+        self.text
+    }
+
+    /// Runs statements that set up the session, which may name another encoding than the one it speaks.
+    ///
+    /// # Errors
+    /// Those of [`Self::batch`].
+    pub fn set_up(&mut self, sql: &str) -> Result<()> {
+        self.batch(sql)?;
+        if self.text == Text::Utf8 { Ok(()) } else { self.set_text(self.text) }
+    }
+
+    /// Puts one or more statements.
+    fn put_query(&mut self, sql: &str) -> Result<()> {
+        if self.text == Text::Utf8 || sql.is_ascii() {
+            return self.link.put(|buffer| frontend::query(sql, buffer));
+        }
+        let sql = self.text.encode(sql);
+        self.link.put(|buffer| {
+            let length = i32::try_from(sql.len() + 5).ok().filter(|_| !sql.contains(&0));
+            let length = length.ok_or(std::io::ErrorKind::InvalidInput)?;
+            buffer.extend_from_slice(b"Q");
+            buffer.extend_from_slice(&length.to_be_bytes());
+            buffer.extend_from_slice(&sql);
+            buffer.extend_from_slice(&[0]);
+            Ok(())
+        })
     }
 
     /// The server's version as a number: 150018 for 15.18, 90624 for 9.6.24; 0 if it told none.

@@ -1,5 +1,6 @@
 //! Statements and their rows.
 
+use super::super::toc::Text;
 use super::errors::nonsense;
 use super::link::{COPY_BOTH_TAG, Frame};
 use super::rows::{Cell, Column, Row, Rows, read_cells};
@@ -28,14 +29,14 @@ impl Client {
     /// they contain transaction commands.
     pub fn batch(&mut self, sql: &str) -> Result<()> {
         self.begin()?;
-        self.link.put(|buffer| frontend::query(sql, buffer))?;
+        self.put_query(sql)?;
         self.run(false, &mut |_| Ok(()))
     }
 
     /// Runs one or more statements and collects the rows of the last that gives any, up to [`ROWS_BYTES_MAX`].
     pub fn query(&mut self, sql: &str) -> Result<Rows> {
         self.begin()?;
-        self.link.put(|buffer| frontend::query(sql, buffer))?;
+        self.put_query(sql)?;
         self.collect(false)
     }
 
@@ -74,7 +75,7 @@ impl Client {
     /// statement and is returned.
     pub fn for_each_row(&mut self, sql: &str, mut each: impl FnMut(Row<'_>) -> Result<()>) -> Result<()> {
         self.begin()?;
-        self.link.put(|buffer| frontend::query(sql, buffer))?;
+        self.put_query(sql)?;
         self.run(false, &mut |event| match event {
             Event::Row(row) => each(row),
             _ => Ok(()),
@@ -131,6 +132,7 @@ impl Client {
                     Err(too_much())
                 }
                 backend::DATA_ROW_TAG => {
+                    let text = self.text;
                     let Some(columns) = &columns else {
                         return Err(self.link.spoilt(nonsense("a row before its columns")));
                     };
@@ -138,6 +140,10 @@ impl Client {
                     // Two results: what the server said is sound; what the hearer made of it.
                     self.link.with_body(frame, |body| {
                         read_cells(body, columns.len(), 0, &mut cells)?;
+                        if text == Text::Bytes {
+                            let wide = widen(body, &mut cells);
+                            return Ok(hear(Event::Row(Row { columns, cells: &cells, bytes: &wide })));
+                        }
                         Ok(hear(Event::Row(Row { columns, cells: &cells, bytes: body })))
                     })?
                 }
@@ -197,6 +203,21 @@ impl Client {
             text.map(str::to_owned).ok_or_else(|| nonsense("a command tag that is no text"))
         })
     }
+}
+
+/// Values as text in the form of [`Text::Bytes`], whose places `cells` then tells.
+fn widen(body: &[u8], cells: &mut [Cell]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len());
+    for (at, length) in cells.iter_mut().flatten() {
+        let start = *at as usize;
+        let bytes = body.get(start..start + *length as usize).unwrap_or_default();
+        *at = out.len() as u32;
+        for byte in bytes {
+            out.extend_from_slice(char::from(*byte).encode_utf8(&mut [0; 2]).as_bytes());
+        }
+        *length = out.len() as u32 - *at;
+    }
+    out
 }
 
 fn too_much() -> Error {

@@ -2,6 +2,7 @@
 
 mod addition;
 mod busy;
+mod bytes;
 mod failures;
 mod refusals;
 mod roles;

@@ -82,7 +82,7 @@ pub fn verify(
     let saved = SavedDatabase::open(files, &name)?;
     let jobs = super::planning::jobs(options.jobs);
     stoppable(monitor, |stop| {
-        let sessions = Sessions::new(target.clone(), stop.clone());
+        let sessions = Sessions::new(target.clone(), stop.clone()).speaking(saved.text);
         let mut report = VerifyReport::default();
         let mut first = sessions.open()?;
         let readings = rows::readings(&mut first, &saved, &mut report)?;
@@ -100,7 +100,7 @@ pub fn verify(
         report.bytes = bytes;
         rows::compare(&saved, &readings, &totals, &mut report);
         compare_sequences(&mut first, &saved, &mut report)?;
-        objects::compare(&mut first, &sessions, files, &saved.folder, &mut report)?;
+        objects::compare(&mut first, &sessions, files, &saved, &mut report)?;
         if !options.rows_only {
             schema::compare(&mut first, target, &saved, options, &|| stop.is_wanted(), &mut report)?;
         }

@@ -5,6 +5,7 @@ use super::super::super::layout::{LARGE_OBJECTS_ROWS, in_database};
 use super::super::super::session as reading;
 use super::super::super::wire::{Client, CopyRead};
 use super::super::large_objects::{self, Wishes};
+use super::super::saved::SavedDatabase;
 use super::super::session::Sessions;
 use super::{Mismatch, VerifyReport};
 use lastgood_model::saved::SavedFiles;
@@ -26,17 +27,17 @@ pub(super) fn compare(
     client: &mut Client,
     sessions: &Sessions,
     files: &dyn SavedFiles,
-    folder: &str,
+    database: &SavedDatabase,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let wanted = large_objects::look(files, folder, Wishes { no_owner: true, no_acl: true })?;
+    let wanted = large_objects::look(files, &database.folder, database.text, Wishes { no_owner: true, no_acl: true })?;
     report.large_objects = wanted.oids.len() as u64;
     let there = client.query("SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata")?;
     let there: u64 = there.only()?.parse(0)?;
     if wanted.oids.is_empty() && there == 0 {
         return Ok(());
     }
-    let mut saved = saved(sessions, files, folder).context("read large objects")?;
+    let mut saved = saved(sessions, files, &database.folder).context("read large objects")?;
     saved.retain(|oid, _| wanted.oids.contains(oid));
     let mut found = found(client, sessions).context("read large objects of the server")?;
     let mut all: Objects = Objects::new();
@@ -152,7 +153,7 @@ fn saved(sessions: &Sessions, files: &dyn SavedFiles, folder: &str) -> Result<Ob
 }
 
 fn found(client: &mut Client, sessions: &Sessions) -> Result<Objects> {
-    client.batch(&reading::settings(client.server_version()))?;
+    client.set_up(&reading::settings(client.server_version()))?;
     let may_read = client
         .query("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')")?
         .only()?

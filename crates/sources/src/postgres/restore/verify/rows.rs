@@ -49,7 +49,7 @@ impl Reading<'_> {
 
     fn try_read(&self, client: &mut Client, sessions: &Sessions, monitor: &Monitor) -> Result<Read> {
         // The same values as text as in a capture.
-        client.batch(&reading::settings(client.server_version()))?;
+        client.set_up(&reading::settings(client.server_version()))?;
         client.batch(reading::READER_SETTINGS)?;
         let mut passing = Passing { sessions, monitor };
         let part = selection::read(client, &self.rows, &mut passing)?;

@@ -5,7 +5,7 @@
 
 use super::super::super::conninfo::Conninfo;
 use super::super::super::script::object::{self, Part};
-use super::super::super::toc::{Entry, Toc};
+use super::super::super::toc::{Entry, Text, Toc};
 use super::super::super::tools::{DumpOptions, Tools, dump_schema};
 use super::super::super::wire::Client;
 use super::super::planning::version_of;
@@ -31,7 +31,11 @@ pub(super) fn compare(
     let quote_all = expected.entries.iter().any(|entry| {
         entry.desc == "TABLE" && entry.definition().starts_with("CREATE") && entry.definition().contains('"')
     });
-    let dump = DumpOptions { quote_all, ..DumpOptions::default() };
+    let dump = DumpOptions {
+        quote_all,
+        utf8: client.parameter("server_encoding") != Some("SQL_ASCII"),
+        ..DumpOptions::default()
+    };
     let found = dump_schema(
         installation,
         &client.conninfo().with_database(target.database()).to_environment(),
@@ -39,6 +43,7 @@ pub(super) fn compare(
         is_cancelled,
     )
     .context("describe the schema of the server")?;
+    let found = if expected.text == Text::Bytes { found.into_bytes() } else { found };
     let major = |said: &str| version_of(said).map(|version| version.major());
     let is_same = major(&expected.server_version) == major(&found.server_version)
         && major(&expected.dump_version) == major(&found.dump_version);
