@@ -252,7 +252,7 @@ fn a_role_that_may_make_databases_proves_and_restores_its_own() {
     trade.server.psql("orders", "ALTER VIEW best OWNER TO app");
     let url = |name: &str| format!("postgres://app:my%20own@127.0.0.1:{}/{name}", trade.server.port());
     trade.run(["protect", &url("orders")]).says(&["Proven: ", "in lastgood_proof_"]);
-    trade.run(["restore", "latest", "--source", "orders", "--to", &url("anew")]).ok();
+    trade.run(["restore", "latest", "--source", "orders", "--to", &url("anew")]).says(&["database anew: "]);
     assert_eq!(trade.count("anew", "sold"), "900");
     assert_eq!(trade.databases(), ["anew", "orders", "postgres"]);
 }

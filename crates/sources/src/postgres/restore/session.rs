@@ -35,7 +35,14 @@ pub(super) fn settings(version: u32) -> String {
     if version >= 170_000 {
         out.push_str("SET transaction_timeout = 0; ");
     }
-    out.push_str("SELECT pg_catalog.set_config('search_path', '', false)");
+    out.push_str("SELECT pg_catalog.set_config('search_path', '', false); ");
+    // A database may give everybody who connects another role, who may do less than the one that was named.
+    out.push_str(
+        "SELECT pg_catalog.set_config('role', 'none', false) WHERE EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s \
+         JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+         WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0 \
+           AND EXISTS (SELECT FROM pg_catalog.unnest(s.setconfig) AS c WHERE c LIKE 'role=%'))",
+    );
     out
 }
 

@@ -33,3 +33,23 @@ fn who_may_make_databases_restores_whole_ones_and_tables() {
         assert_eq!(mismatches(&saved, &server, "copy", VerifyOptions::default()), "");
     }
 }
+
+#[test]
+fn a_role_that_the_database_gives_to_everybody_does_not_restore() {
+    let server = PgServer::start(Version::V15);
+    let saved = shop(&server);
+    server.psql("postgres", "CREATE ROLE limited; ALTER DATABASE shop SET role = 'limited'");
+    let beside = RestoreOptions { rename: Some(("orders".into(), "orders_old".into())), ..options() };
+    restore(&saved, &server, "shop", &beside).unwrap();
+    let told = "SELECT count(*), pg_get_userbyid(c.relowner) FROM pg_class c, orders_old \
+                WHERE c.oid = 'orders_old'::regclass GROUP BY 2";
+    let info = info(&server, "shop");
+    let mut client = super::super::session::connect(&info).unwrap();
+    client.batch("SET search_path = public").unwrap();
+    let rows = client.query(told).unwrap();
+    let row = rows.only().unwrap();
+    assert_eq!((row.text(0).unwrap(), row.text(1).unwrap()), ("5000", "postgres"));
+    drop(client);
+    restore(&saved, &server, "shop", &RestoreOptions { overwrite: true, ..options() }).unwrap();
+    assert_eq!(mismatches(&saved, &server, "shop", VerifyOptions::default()), "");
+}
