@@ -54,6 +54,6 @@ fn prune_refuses_while_something_needed_is_missing() {
 fn amounts_that_are_none_are_refused() {
     let shop = Shop::protected();
     for bad in [["--max-unused", "101%"], ["--max-repack", "much"], ["--max-time", "0s"], ["--lock-wait", "soon"]] {
-        shop.run([&["prune"], &bad[..]].concat()).ends_with(2);
+        shop.run([&["prune"][..], &bad[..]].concat()).ends_with(2);
     }
 }
