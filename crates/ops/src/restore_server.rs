@@ -10,7 +10,7 @@ use crate::restore::reading_lock;
 use crate::saved::SourceFolder;
 use crate::snapshots::{find_node, is_loss, manifest};
 use lastgood_model::manifest::{Manifest, SourceOutcome, SourceRecord};
-use lastgood_model::{Context, Error, ErrorKind, Monitor, Result, SnapshotId};
+use lastgood_model::{Error, ErrorKind, Monitor, Result, SnapshotId};
 use lastgood_repo::{BlobReader, LockGuard, Repository, Snapshot};
 use lastgood_sources::postgres::Facts;
 use lastgood_sources::postgres::conninfo::Conninfo;
