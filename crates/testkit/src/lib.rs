@@ -11,6 +11,7 @@ pub mod rng;
 pub mod rustic;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod sim;
 pub mod store_suite;
 pub mod tools;
 pub mod tree_fixture;
