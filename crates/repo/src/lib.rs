@@ -14,6 +14,8 @@ mod index_files;
 pub mod lock;
 mod notes;
 pub mod pipe;
+#[doc(hidden)]
+pub mod planted;
 pub mod read;
 pub mod repair;
 pub mod repository;

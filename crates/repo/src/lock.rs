@@ -12,7 +12,8 @@
 
 use crate::crypto::Sealer;
 use crate::format::LockFile;
-use crate::repository::{get_unpacked, put_unpacked, username};
+use crate::repository::{get_unpacked, seal_unpacked, username};
+use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, Result, Time};
 use std::collections::BTreeSet;
@@ -38,6 +39,14 @@ pub fn system_clock() -> Clock {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Time::new(now.as_secs() as i64, now.subsec_nanos())
     })
+}
+
+/// Waits; the seam that lets tests have time pass.
+pub type Pause = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// Waits in earnest.
+pub fn system_pause() -> Pause {
+    Arc::new(std::thread::sleep)
 }
 
 /// Who holds a lock.
@@ -93,7 +102,13 @@ impl LockGuard {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] while another holds one that excludes it, with who and since when.
-    pub fn take(store: Arc<dyn Store>, sealer: Arc<Sealer>, mode: LockMode, clock: Clock) -> Result<Self> {
+    pub fn take(
+        store: Arc<dyn Store>,
+        sealer: Arc<Sealer>,
+        mode: LockMode,
+        clock: Clock,
+        pause: &Pause,
+    ) -> Result<Self> {
         let mut findings = LockFindings::default();
         look(&*store, &sealer, mode, &clock, None, &mut findings)?;
         let file = LockFile {
@@ -118,7 +133,7 @@ impl LockGuard {
         });
         let mut guard = Self { shared, refresher: None, findings };
         if mode == LockMode::Exclusive {
-            std::thread::sleep(SETTLE);
+            pause(SETTLE);
         }
         let shared = &guard.shared;
         let mine = *lock(&shared.current);
@@ -192,13 +207,17 @@ impl Shared {
     }
 }
 
-/// Writes a lock. Its name is known only once it is there, so that a second thread of this process that looks at the
-/// same moment could take it for a past life's: the registry is held meanwhile, and looking waits for it.
+/// Writes a lock. A second thread of this process that looks as soon as it is there must not take it for a past life's, so
+/// it is registered before.
 fn write(store: &dyn Store, sealer: &Sealer, file: &LockFile) -> Result<Id> {
-    let mut held = lock(&HELD);
-    let id = put_unpacked(store, sealer, ObjectKind::Lock, &file.encode()?)?;
-    held.insert(id);
-    Ok(id)
+    let sealed = seal_unpacked(sealer, &file.encode()?)?;
+    let id = Id(sha256(&sealed));
+    lock(&HELD).insert(id);
+    let written = store.put(&StoreKey::new(ObjectKind::Lock, id), &[&sealed]);
+    if written.is_err() {
+        lock(&HELD).remove(&id);
+    }
+    written.map(|()| id)
 }
 
 /// Looks at all locks but ours: clears stale ones away, and fails on one that excludes `mode`.
@@ -342,7 +361,7 @@ mod tests {
             let now = Arc::new(AtomicI64::new(1_700_000_000));
             let hand = now.clone();
             let clock: Clock = Arc::new(move || Time::new(hand.load(Ordering::Relaxed), 0));
-            let guard = LockGuard::take(store.clone(), sealer, LockMode::Shared, clock).unwrap();
+            let guard = LockGuard::take(store.clone(), sealer, LockMode::Shared, clock, &system_pause()).unwrap();
             Self { memory, store, now, guard }
         }
 

@@ -5,14 +5,14 @@ use crate::crypto::{KdfCost, MasterKey, Password, Sealer, WRONG_KEY_HINT, random
 use crate::format::key_file::{KEY_FILE_BYTES_MAX, decode_master_key, encode_master_key};
 use crate::format::{ConfigFile, KeyFile, SnapshotFile};
 use crate::index::IndexCache;
-use crate::lock::{Clock, LockGuard, LockMode, hostname, system_clock};
+use crate::lock::{Clock, LockGuard, LockMode, Pause, hostname, system_clock, system_pause};
 use crate::read::{BlobReader, decompress};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, KeyId, Monitor, Result, SnapshotId};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Keys tried when opening; restic tries as many.
@@ -29,11 +29,22 @@ pub struct OpenOptions {
     pub cache: Option<PathBuf>,
     /// The wall clock.
     pub clock: Clock,
+    /// How to wait for others.
+    pub pause: Pause,
+    /// A mistake to be made on purpose.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { cache: None, clock: system_clock() }
+        Self {
+            cache: None,
+            clock: system_clock(),
+            pause: system_pause(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }
 
@@ -218,7 +229,8 @@ impl Repository {
 
     /// Takes a lock on it.
     pub fn lock(&self, mode: LockMode) -> Result<LockGuard> {
-        LockGuard::take(self.store.clone(), self.sealer.clone(), mode, self.options.clock.clone())
+        let OpenOptions { clock, pause, .. } = &self.options;
+        LockGuard::take(self.store.clone(), self.sealer.clone(), mode, clock.clone(), pause)
     }
 
     /// Takes a lock, waiting up to `wait` for whoever holds one that excludes it.
@@ -227,24 +239,28 @@ impl Repository {
     /// [`ErrorKind::Locked`] when it is still held by then; [`ErrorKind::Cancelled`] once `monitor` was asked to stop.
     pub fn lock_within(&self, mode: LockMode, wait: Duration, monitor: &Monitor) -> Result<LockGuard> {
         const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
-        let began = Instant::now();
+        /// So long at most before a wish to stop is noticed.
+        const NAP: Duration = Duration::from_millis(50);
+        let mut left = wait;
         let mut pause = Duration::from_millis(100);
         loop {
             let error = match self.lock(mode) {
                 Err(error) if error.kind() == ErrorKind::Locked => error,
                 other => return other,
             };
-            let left = wait.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Err(error);
             }
-            if pause == Duration::from_millis(100) {
+            if left == wait {
                 tracing::info!("waiting: {}", error.chain());
             }
-            let until = Instant::now() + pause.min(left);
-            while Instant::now() < until {
+            let mut now = pause.min(left);
+            left -= now;
+            while !now.is_zero() {
                 monitor.check_cancelled()?;
-                std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));
+                let nap = NAP.min(now);
+                (self.options.pause)(nap);
+                now -= nap;
             }
             pause = (pause * 2).min(ASK_AGAIN_MAX);
         }

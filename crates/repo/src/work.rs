@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const THREADS_FOR_STORE_MAX: usize = 8;
 
 /// How many threads suit a store: one more than there are cores, so that one may wait for the disk; more for a distant
-/// store, which likes more calls at once.
+/// store, which likes more calls at once; and a single one where more calls than one are said not to help.
 pub(crate) fn threads_for(store: &dyn Store) -> usize {
+    if store.capabilities().connections <= 1 {
+        return 1;
+    }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     (store.capabilities().connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1)
 }

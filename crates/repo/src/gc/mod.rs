@@ -156,6 +156,9 @@ pub(crate) fn going(repository: &Repository) -> Result<HashSet<PackId>> {
 /// As many as help with waiting for the store, and one more than there are cores.
 fn threads(repository: &Repository) -> usize {
     const THREADS_FOR_STORE_MAX: usize = 16;
+    if repository.store.capabilities().connections <= 1 {
+        return 1;
+    }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     (repository.store.capabilities().connections / 2).min(THREADS_FOR_STORE_MAX).max(cores + 1)
 }

@@ -11,6 +11,7 @@ use super::{PruneOptions, threads};
 use crate::index::{BlobRef, Location};
 use crate::index_files::Believed;
 use crate::lock::{LockGuard, LockMode, hostname};
+use crate::planted::Planted;
 use crate::read::BlobReader;
 use crate::repository::{Repository, Snapshot};
 use lastgood_model::store::ObjectKind;
@@ -118,7 +119,7 @@ pub(super) fn run(
         return Err(Error::new(ErrorKind::Retry, "the lock was lost while the repository was looked through")
             .with_hint("nothing was removed; prune again. This happens when the machine sleeps meanwhile"));
     }
-    if let Some(ledger) = &ledger {
+    if let Some(ledger) = ledger.as_ref().filter(|_| !repository.has(Planted::DeleteBeforePublishing)) {
         ledger.publish(&mut list)?;
         // What is still doomed is on the new list, and nobody has begun an old one: whoever was about to finds out.
         for old in state.lists.iter().filter(|old| !state.is_claimed(old)) {

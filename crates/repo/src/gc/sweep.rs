@@ -9,6 +9,7 @@ use crate::index::{BlobRef, Location};
 use crate::index_files::Believed;
 use crate::lock::{LockGuard, LockMode};
 use crate::pipe::INDEX_BLOBS;
+use crate::planted::Planted;
 use crate::read::BlobReader;
 use crate::repository::{Repository, put_unpacked};
 use lastgood_model::store::{ObjectKind, StoreKey};
@@ -132,6 +133,7 @@ impl Sweep<'_> {
         };
         let fence = Fence::new(guard, &self.repository.options.clock);
         if let Some(ledger) = self.ledger
+            && !self.repository.has(Planted::DeleteBeforePublishing)
             && !ledger.is_open(&list)?
         {
             return Ok(Outcome::Void);
@@ -140,17 +142,19 @@ impl Sweep<'_> {
         let index_files: Vec<IndexId> =
             self.repository.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let present: HashMap<Id, u64> = self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
-        if !is_valid(&list, &index_files, &present) {
+        if !self.is_blind() && !is_valid(&list, &index_files, &present) {
             return Ok(Outcome::Void);
         }
 
         let mut doomed: HashSet<PackId> = list.packs.iter().map(|pack| pack.id).collect();
         let (touched, fresh) = self.index_files_naming(&index_files, &list, &mut doomed)?;
-        self.rescue(&list, snapshots, &present, &fresh, &mut doomed)?;
+        if !self.repository.has(Planted::IgnoreNewSnapshots) && !self.is_blind() {
+            self.rescue(&list, snapshots, &present, &fresh, &mut doomed)?;
+        }
         let all = list.packs.len();
         list.packs.retain(|pack| doomed.contains(&pack.id));
         report.packs_rescued += (all - list.packs.len()) as u64;
-        if let Some(ledger) = self.ledger {
+        if let Some(ledger) = self.ledger.filter(|_| !self.repository.has(Planted::DeleteBeforePublishing)) {
             if list.packs.len() < all {
                 ledger.replace(&list)?;
             }
@@ -181,9 +185,17 @@ impl Sweep<'_> {
         Ok(Outcome::Done)
     }
 
+    /// A planted mistake: what an earlier run has decided holds for ever.
+    fn is_blind(&self) -> bool {
+        !self.fresh && self.repository.has(Planted::ResumeBlindly)
+    }
+
     /// Why the list cannot be carried out yet, where lists of objects may be stale.
     fn must_wait(&self, list: &DoomList) -> Option<String> {
         let capabilities = self.repository.store.capabilities();
+        if self.repository.has(Planted::TrustStaleLists) {
+            return None;
+        }
         if capabilities.list_after_write && (capabilities.exclusive_create || self.ledger.is_none()) {
             return None;
         }
@@ -307,7 +319,9 @@ impl Sweep<'_> {
             if !kept.is_empty() {
                 let json = encode_index(kept.iter().map(|(pack, blobs)| (*pack, &blobs[..])));
                 let id = put_unpacked(&**store, sealer, ObjectKind::Index, &json).context("write index")?;
-                store.sync().context("write index")?;
+                if !self.repository.has(Planted::OldIndexFirst) {
+                    store.sync().context("write index")?;
+                }
                 self.repository.cache().keep(&IndexId(id), &kept);
             }
             for (id, packs) in old {

@@ -97,7 +97,8 @@ impl Packer {
             changed: Condvar::new(),
             written: Mutex::default(),
         });
-        let writers = (0..WRITES_IN_FLIGHT)
+        let in_flight = WRITES_IN_FLIGHT.min(shared.store.capabilities().connections.max(1));
+        let writers = (0..in_flight)
             .map(|n| {
                 let shared = shared.clone();
                 std::thread::Builder::new()
