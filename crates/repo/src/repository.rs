@@ -102,17 +102,7 @@ impl Repository {
     /// # Errors
     /// [`ErrorKind::Conflict`] when there is one already.
     pub fn init(store: Arc<dyn Store>, password: &Password, options: OpenOptions) -> Result<Self> {
-        let secrets = || {
-            let mut failed = None;
-            let polynomial = Polynomial::generate(&mut |out| {
-                if let Err(error) = random(out) {
-                    failed = Some(error);
-                }
-            })?;
-            failed.map_or(Ok(()), Err)?;
-            Ok((MasterKey::generate()?, polynomial))
-        };
-        Self::make(store, password, options, secrets)
+        Self::make(store, password, options, None)
     }
 
     /// Makes a new, empty repository that has the master key and the chunker polynomial of `other`, so that copies
@@ -128,34 +118,38 @@ impl Repository {
         password: &Password,
         options: OpenOptions,
     ) -> Result<Self> {
-        Self::make(store, password, options, || Ok((other.master.clone(), other.config.chunker_polynomial)))
+        let shared = (other.master.clone(), other.config.chunker_polynomial);
+        Self::make(store, password, options, Some(shared))
     }
 
     fn make(
         store: Arc<dyn Store>,
         password: &Password,
         options: OpenOptions,
-        secrets: impl FnOnce() -> Result<(MasterKey, Polynomial)>,
+        shared: Option<(MasterKey, Polynomial)>,
     ) -> Result<Self> {
         if Self::exists(&*store)? {
             return Err(already_there(&*store));
         }
         store.create().with_context(|| format!("make repository at {}", store.location()))?;
-        if !store.list(ObjectKind::Key)?.is_empty() || !store.list(ObjectKind::Snapshot)?.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("{} holds keys or snapshots but no config: it is a damaged repository", store.location()),
-            )
-            .with_hint("restore its `config` object from another copy, or choose an empty place"));
-        }
-        let (master, polynomial) = secrets()?;
+        let left = left_key(&*store, password)?;
+        let (master, polynomial) = match (shared, &left) {
+            (Some((master, _)), Some((other, _))) if master != *other => return Err(without_config(&*store)),
+            (Some(shared), _) => shared,
+            (None, Some((left, _))) => (left.clone(), new_polynomial()?),
+            (None, None) => (MasterKey::generate()?, new_polynomial()?),
+        };
         let sealer = Arc::new(Sealer::new(&master)?);
         let mut id = [0u8; 32];
         random(&mut id)?;
         let config = ConfigFile { id: Id(id), chunker_polynomial: polynomial };
-        let key = write_key(&*store, password, &master, &options.clock)?;
+        let key = match left {
+            Some((_, key)) => key,
+            None => write_key(&*store, password, &master, &options.clock)?,
+        };
         store.sync()?;
-        // The config comes last: without it there is no repository, so a crash before leaves only a key to nothing.
+        // The config comes last: without it there is no repository, so a crash before leaves only a key to nothing, which
+        // the next try takes over.
         let sealed = sealer.seal(&config.encode())?;
         store.put(&StoreKey::CONFIG, &[&sealed]).map_err(|error| match error.kind() {
             ErrorKind::Conflict => already_there(&*store),
@@ -387,6 +381,45 @@ fn no_config(store: &dyn Store, error: Error) -> Error {
     Error::new(ErrorKind::NoRepository, format!("no repository at {}", store.location()))
         .with_source(error)
         .with_hint("check the path, or make one with `lastgood init`")
+}
+
+fn new_polynomial() -> Result<Polynomial> {
+    let mut failed = None;
+    let polynomial = Polynomial::generate(&mut |out| {
+        if let Err(error) = random(out) {
+            failed = Some(error);
+        }
+    })?;
+    failed.map_or(Ok(polynomial), Err)
+}
+
+/// The key that a try to make a repository left behind when it died before there was a config. It must be used again: if
+/// there were two that open, with different master keys, the wrong one could be found first. Nor can it be removed, since
+/// whoever wrote it may be alive.
+fn left_key(store: &dyn Store, password: &Password) -> Result<Option<(MasterKey, KeyId)>> {
+    let is_empty = |kind| -> Result<bool> { Ok(store.list(kind)?.is_empty()) };
+    if !is_empty(ObjectKind::Snapshot)? {
+        return Err(without_config(store));
+    }
+    if is_empty(ObjectKind::Key)? {
+        return Ok(None);
+    }
+    if !is_empty(ObjectKind::Index)? || !is_empty(ObjectKind::Pack)? {
+        return Err(without_config(store));
+    }
+    match search_key(store, password) {
+        Ok(left) => Ok(Some(left)),
+        Err(error) if error.kind() == ErrorKind::WrongKey || is_damage(&error) => Err(without_config(store)),
+        Err(error) => Err(error),
+    }
+}
+
+fn without_config(store: &dyn Store) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("{} holds keys or snapshots but no config: it is a damaged repository", store.location()),
+    )
+    .with_hint("restore its `config` object from another copy, or choose an empty place")
 }
 
 fn already_there(store: &dyn Store) -> Error {

@@ -4,8 +4,10 @@
 use crate::rig::{Rig, begin, clock_off_by, contents, pack_ids, save, stream, verdict};
 use lastgood_model::source::Chunking;
 use lastgood_model::store::{ObjectKind, Store};
+use lastgood_repo::crypto::Password;
 use lastgood_repo::lock::system_clock;
-use lastgood_stores::{Fault, FaultStore, Op};
+use lastgood_repo::{OpenOptions, Repository};
+use lastgood_stores::{Fault, FaultStore, MemoryStore, Op};
 use lastgood_testkit::rng::Rng;
 use std::sync::Arc;
 
@@ -61,6 +63,24 @@ fn the_power_may_go_at_any_call_and_take_with_it_what_was_not_durable() {
         }
     }
     assert!(cuts > 40, "{cuts} cuts");
+}
+
+#[test]
+fn a_repository_that_was_half_made_is_made_by_the_next_try() {
+    let (memory, password) = (MemoryStore::new(), Password::generate().unwrap());
+    let store = Arc::new(FaultStore::new(memory.clone()));
+    store.add(Fault::on(Op::Put).of(ObjectKind::Config).cuts_power());
+    let init = |store: Arc<dyn Store>, password: &Password| Repository::init(store, password, OpenOptions::default());
+    assert!(init(store, &password).is_err());
+    assert_eq!(memory.list(ObjectKind::Key).unwrap().len(), 1);
+
+    // Whose key it is cannot be told without it.
+    let other = Password::generate().unwrap();
+    let refused = init(Arc::new(memory.clone()), &other).unwrap_err();
+    assert_eq!(refused.kind(), lastgood_model::ErrorKind::Conflict);
+    init(Arc::new(memory.clone()), &password).unwrap();
+    assert_eq!(memory.list(ObjectKind::Key).unwrap().len(), 1, "two keys that open to different master keys");
+    save(&Rig { store: memory, password }.open(), Chunking::Rows, &[("a", b"saved")]).unwrap();
 }
 
 #[test]
