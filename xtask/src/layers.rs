@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("daemon", &["model", "repo", "sources", "stores", "ops"]),
     ("cli", &["model", "repo", "sources", "stores", "ops", "daemon"]),
     ("testkit", &["model", "repo", "stores"]),
-    ("xtask", &["model", "testkit"]),
+    ("xtask", &["model", "repo", "stores", "testkit"]),
 ];
 
 /// What a crate may use in its tests beyond its arrows: the shared suites, and a store to keep bytes in.
