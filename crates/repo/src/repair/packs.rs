@@ -60,9 +60,7 @@ pub fn packs(
     let fresh = Arc::new(Index::new()?);
     let packer = Packer::start(repository.store.clone(), repository.sealer.clone(), fresh, repository.cache(), false)?;
     let mut done = HashSet::new();
-    let mut report =
-        PacksReport { kind: "lastgood.repair-packs", schema: 1, packs: Vec::new(), packs_written: Vec::new() };
-    for pack in damaged.iter().filter(|pack| done.insert(**pack)) {
+    let each = damaged.iter().filter(|pack| done.insert(**pack)).map(|pack| {
         monitor.check_cancelled()?;
         let mut one = PackRepair { pack: *pack, blobs_saved: 0, blobs_elsewhere: 0, unsaved: Vec::new() };
         match salvage(repository, &reader, &packer, told.get(pack), &mut one) {
@@ -72,11 +70,19 @@ pub fn packs(
             }
             Err(error) => return Err(error),
         }
-        report.packs.push(one);
-    }
-    report.packs_written = packer.finish()?.into_iter().map(|(id, _)| id).collect();
+        Ok(one)
+    });
+    let packs = match each.collect::<Result<Vec<_>>>() {
+        Ok(packs) => packs,
+        Err(error) => {
+            // What was written until then is listed, so that the next run finds it.
+            packer.salvage();
+            return Err(error);
+        }
+    };
+    let packs_written = packer.finish()?.into_iter().map(|(id, _)| id).collect();
     repository.store.sync()?;
-    Ok(report)
+    Ok(PacksReport { kind: "lastgood.repair-packs", schema: 1, packs, packs_written })
 }
 
 /// What index files tell of these packs.
