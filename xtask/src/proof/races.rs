@@ -50,7 +50,8 @@ pub(crate) struct Outcome {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     if let Some(seed) = options.only {
-        let schedule = Schedule::new(&Bed::new()?, seed, options.planted);
+        let bed = Bed::new()?;
+        let schedule = Schedule::new(&bed, seed, options.planted);
         let played = schedule.play();
         println!("{}", schedule.world.tell());
         return played.map(drop);

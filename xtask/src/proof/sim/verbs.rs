@@ -72,6 +72,7 @@ impl Hand {
                 uid: 1,
                 gid: 1,
                 mtime: time,
+                time_follows_content: false,
             };
             let mut stream = sink.stream(spec)?;
             stream.write(&content(*file))?;
