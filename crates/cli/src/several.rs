@@ -49,9 +49,12 @@ pub(crate) fn near_first(mut all: Vec<Chosen>) -> Vec<Chosen> {
     all
 }
 
+/// Repositories that could be opened, and those that could not, with what is the matter.
+pub(crate) type Reachable = (Vec<Opened>, Vec<(Chosen, Error)>);
+
 impl Run {
     /// Opens those of several repositories that can be opened; the others come with what is the matter.
-    pub(crate) fn open_reachable(&self, all: Vec<Chosen>) -> Result<(Vec<Opened>, Vec<(Chosen, Error)>)> {
+    pub(crate) fn open_reachable(&self, all: Vec<Chosen>) -> Result<Reachable> {
         let (mut opened, mut failed) = (Vec::new(), Vec::new());
         for chosen in near_first(all) {
             match self.open(&chosen) {

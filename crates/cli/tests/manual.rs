@@ -196,7 +196,8 @@ fn run_page(page: &str) {
     let bucket = (page == BUCKET_PAGE).then(S3Server::start);
     if let Some(bucket) = &bucket {
         variables.extend([("BUCKET", bucket.url("shop"))]);
-        variables.extend([("RESTIC_BUCKET", format!("s3:http://{}/bucket/shop", bucket.address()))]);
+        // The server keeps objects as files, which restic reads as it would read them through the server.
+        variables.extend([("RESTIC_BUCKET", bucket.bucket().join("shop").display().to_string())]);
         variables.extend([("AWS_ACCESS_KEY_ID", S3Server::KEY_ID.to_owned())]);
         variables.extend([("AWS_SECRET_ACCESS_KEY", S3Server::SECRET.to_owned())]);
     }

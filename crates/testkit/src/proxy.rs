@@ -164,13 +164,19 @@ impl Shared {
         match &action {
             // What was sent is not read to its end: closing now makes the system reset the connection.
             Action::Reset => return reset(&client),
-            Action::StallUpload => return Ok(self.hold(client)),
+            Action::StallUpload => {
+                self.hold(client);
+                return Ok(());
+            }
             Action::Delay(pause) => std::thread::sleep(*pause),
             _ => {}
         }
         read_to(&mut client, &mut body, length)?;
         match &action {
-            Action::Stall => return Ok(self.hold(client)),
+            Action::Stall => {
+                self.hold(client);
+                return Ok(());
+            }
             Action::Answer(status, headers, text) => {
                 let mut answer =
                     format!("HTTP/1.1 {status} Planted\r\nconnection: close\r\ncontent-length: {}\r\n", text.len());

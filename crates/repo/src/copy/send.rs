@@ -260,8 +260,8 @@ impl Sending<'_> {
         });
         match outcome {
             Ok(sealed) => self.append(&name, &location, sealed, envelope, plain)?,
-            Err(error) if is_loss(&error) => match self.from_spare(&name, envelope, plain)? {
-                Some((location, mut sealed)) => self.append(&name, &location, &mut sealed, envelope, plain)?,
+            Err(error) if is_loss(&error) => match self.take_spare(&name, envelope, plain)? {
+                Some((location, sealed)) => self.append(&name, &location, &sealed, envelope, plain)?,
                 None => {
                     let what = format!("{} {} cannot be read", noun(name.kind), name.id.short());
                     lock(&self.lost).insert(name, error.context(what).chain());
@@ -276,7 +276,7 @@ impl Sending<'_> {
     }
 
     /// A blob at another place than the first, verified: where it is and its sealed bytes there.
-    fn from_spare(
+    fn take_spare(
         &self,
         name: &BlobRef,
         envelope: &mut Vec<u8>,

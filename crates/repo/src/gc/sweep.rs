@@ -294,12 +294,7 @@ impl Sweep<'_> {
     /// Puts index files without doomed packs in the place of those in `touched`; one is written before those whose
     /// content it has are removed, so that no more room is needed than it takes. Returns the packs that an index file
     /// still names because the store holds it.
-    fn rewrite_index(
-        &self,
-        touched: Touched,
-        doomed: &HashSet<PackId>,
-        fence: &Fence<'_>,
-    ) -> Result<HashSet<PackId>> {
+    fn rewrite_index(&self, touched: Touched, doomed: &HashSet<PackId>, fence: &Fence<'_>) -> Result<HashSet<PackId>> {
         let Repository { store, sealer, .. } = self.repository;
         let mut still_named = HashSet::new();
         let mut left = touched.into_iter().peekable();

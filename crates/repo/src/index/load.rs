@@ -38,7 +38,7 @@ impl Loader {
 
     /// A thread's way in. What it gathered is there once it has ended by [`Lane::finish`].
     pub(crate) fn lane(&self) -> Lane<'_> {
-        Lane { loader: self, gathered: vec![Vec::with_capacity(GATHERED); SHARDS] }
+        Lane { loader: self, gathered: (0..SHARDS).map(|_| Vec::with_capacity(GATHERED)).collect() }
     }
 
     /// The index with all that was entered. Of several places of a blob the one in the pack of the lowest id is the first.

@@ -22,10 +22,10 @@ pub(super) struct Draft {
 
 #[derive(Debug)]
 enum Child {
-    Finished(Node),
+    Finished(Box<Node>),
     /// A file whose times stay as long as the rest of it does.
-    Undated(Node),
-    Open(Draft),
+    Undated(Box<Node>),
+    Open(Box<Draft>),
 }
 
 impl Draft {
@@ -45,7 +45,10 @@ impl Draft {
 
     /// With `is_undated` its times are only those of this capture.
     pub(super) fn end_stream(&mut self, path: &[u8], node: Node, is_undated: bool) -> Result<()> {
-        let child = if is_undated { Child::Undated } else { Child::Finished };
+        let child = |node| match is_undated {
+            true => Child::Undated(Box::new(node)),
+            false => Child::Finished(Box::new(node)),
+        };
         self.put(path, Vec::new(), node, child)?;
         self.open_streams -= 1;
         self.finished_streams += 1;
@@ -54,10 +57,16 @@ impl Draft {
 
     /// Puts a finished node at `path`; `parents` gives metadata of the directories on the way, outermost first.
     pub(super) fn insert(&mut self, path: &[u8], parents: Vec<Node>, node: Node) -> Result<()> {
-        self.put(path, parents, node, Child::Finished)
+        self.put(path, parents, node, |node| Child::Finished(Box::new(node)))
     }
 
-    fn put(&mut self, path: &[u8], parents: Vec<Node>, mut node: Node, child: fn(Node) -> Child) -> Result<()> {
+    fn put(
+        &mut self,
+        path: &[u8],
+        parents: Vec<Node>,
+        mut node: Node,
+        child: impl FnOnce(Node) -> Child,
+    ) -> Result<()> {
         if path.is_empty() {
             return self.become_tree(node);
         }
@@ -71,7 +80,7 @@ impl Draft {
         let mut parents = parents.into_iter();
         for component in above {
             let known = parents.next().filter(|p| p.kind == NodeKind::Dir);
-            let child = here.children.entry(component.to_vec()).or_insert_with(|| Child::Open(Self::default()));
+            let child = here.children.entry(component.to_vec()).or_insert_with(|| Child::Open(Box::default()));
             let Child::Open(draft) = child else { return Err(taken(path)) };
             draft.node = draft.node.take().or(known);
             here = draft;
@@ -103,9 +112,9 @@ impl Draft {
         let child = match draft.node {
             Some(mut node) if node.subtree.is_some() => {
                 node.name = name.to_vec();
-                Child::Finished(node)
+                Child::Finished(Box::new(node))
             }
-            _ => Child::Open(Self { previous, ..draft }),
+            _ => Child::Open(Box::new(Self { previous, ..draft })),
         };
         self.children.insert(name.to_vec(), child);
         Ok(())
@@ -125,8 +134,8 @@ impl Draft {
         for (name, child) in self.children {
             let old = before.get(&name);
             let node = match child {
-                Child::Finished(node) => node,
-                Child::Undated(node) => dated_as(old, node),
+                Child::Finished(node) => *node,
+                Child::Undated(node) => dated_as(old, *node),
                 Child::Open(mut draft) => {
                     draft.previous = draft.previous.take().or_else(|| old.cloned());
                     let old = draft.previous.clone();

@@ -81,7 +81,8 @@ impl fmt::Debug for Bucket {
 /// A call that failed, with the answer that says why.
 struct Failed {
     error: Error,
-    answer: Answer,
+    /// Boxed: errors are rare, and what is returned by every call shall be small.
+    answer: Box<Answer>,
 }
 
 impl From<Failed> for Error {
@@ -92,7 +93,7 @@ impl From<Failed> for Error {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, answer: Answer::default() }
+        Self { error, answer: Box::default() }
     }
 }
 
@@ -171,10 +172,10 @@ impl Bucket {
         let shown = &self.shown;
         if answer.is_expired() && self.keys.as_ref().is_some_and(|keys| keys.renew(begun)) {
             let message = format!("{act} in {shown}: the credentials had expired, and were fetched anew");
-            return Failed { error: Error::new(ErrorKind::Retry, message), answer };
+            return Failed { error: Error::new(ErrorKind::Retry, message), answer: Box::new(answer) };
         }
         if answer.status != 0 || answer.broken.is_some() {
-            return Failed { error: answer.error(act, shown), answer };
+            return Failed { error: answer.error(act, shown), answer: Box::new(answer) };
         }
         // Nothing was sent: a secret could not be fetched, or the library does not like what it was given.
         let ours = match error {
@@ -191,7 +192,7 @@ impl Bucket {
             }
             None => Error::new(ErrorKind::Io, format!("{act} in {shown}: {error}")),
         };
-        Failed { error, answer }
+        Failed { error, answer: Box::new(answer) }
     }
 
     /// What was found out about the server when the repository was made.

@@ -84,12 +84,13 @@ fn section(text: &str, heading: &str) -> BTreeMap<String, Secret> {
         }
         if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             inside = name.0.split_whitespace().eq(heading.split_whitespace());
-        } else if inside && !line.starts_with([' ', '\t']) {
-            if let Some((key, value)) = trimmed.split_once('=') {
-                // As AWS's programs read it, a comment follows a blank.
-                let value = value.split(" #").next().unwrap_or_default().trim();
-                found.insert(key.trim().to_ascii_lowercase(), Secret::new(value.to_owned()));
-            }
+        } else if inside
+            && !line.starts_with([' ', '\t'])
+            && let Some((key, value)) = trimmed.split_once('=')
+        {
+            // As AWS's programs read it, a comment follows a blank.
+            let value = value.split(" #").next().unwrap_or_default().trim();
+            found.insert(key.trim().to_ascii_lowercase(), Secret::new(value.to_owned()));
         }
     }
     found

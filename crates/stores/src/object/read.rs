@@ -20,8 +20,7 @@ impl Bucket {
         let found = self.call(WHOLE_BYTES, act, async {
             let found = self.client.get_opts(&path, GetOptions::default()).await?;
             let length = found.meta.size;
-            let mut out = Vec::new();
-            out.reserve(usize::try_from(length.min(ROOM_BYTES_MAX)).unwrap_or_default());
+            let mut out = Vec::with_capacity(usize::try_from(length.min(ROOM_BYTES_MAX)).unwrap_or_default());
             let mut stream = found.into_stream();
             while let Some(piece) = stream.next().await {
                 out.extend_from_slice(&piece?);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const LONG: usize = 12 << 20;
 
 fn long() -> Vec<u8> {
-    (0..LONG).map(|n| (n * 31 >> 3) as u8).collect()
+    (0..LONG).map(|n| ((n * 31) >> 3) as u8).collect()
 }
 
 /// A store behind a proxy that does `action` to the first `times` requests of a method, and nothing to others.

@@ -271,7 +271,10 @@ fn locks_of_dead_runs_are_told_and_left_for_the_next_backup() {
     let old = lastgood_repo::Repository::open(
         Arc::new(fixture.store.clone()),
         &fixture.password,
-        lastgood_repo::OpenOptions { clock: Arc::new(|| lastgood_model::Time::new(1_000_000_000, 0)), ..Default::default() },
+        lastgood_repo::OpenOptions {
+            clock: Arc::new(|| lastgood_model::Time::new(1_000_000_000, 0)),
+            ..Default::default()
+        },
     );
     std::mem::forget(old.unwrap().lock(lastgood_repo::LockMode::Shared).unwrap());
     let report = fixture.check();

@@ -31,7 +31,8 @@ impl Clocked {
         }
         let now = Arc::new(AtomicI64::new(2_000_000_000));
         let (clock, store) = (now.clone(), Arc::new(fixture.store.clone()));
-        let options = OpenOptions { clock: Arc::new(move || Time::new(clock.load(Relaxed), 0)), ..OpenOptions::default() };
+        let options =
+            OpenOptions { clock: Arc::new(move || Time::new(clock.load(Relaxed), 0)), ..OpenOptions::default() };
         let repository = Repository::open(store, &fixture.password, options).unwrap();
         Self { fixture, repository, now, folder: tempfile::tempdir().unwrap() }
     }
