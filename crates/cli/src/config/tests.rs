@@ -272,7 +272,7 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check("[repository.r]\nurl = 's3://b?style=odd'\n", "lastgood.toml:2:7:", &["`style`"]);
     let bucket = |line: &str| format!("[repository.r]\nurl = 's3://b'\n{line}\n");
     check(&bucket("access_key_id = 'AKIA'"), "lastgood.toml:3:17:", &["`repository.r.access_key_id`"]);
-    check(&bucket("sas = { fil = 'x' }"), "lastgood.toml:3:", &["did you mean `file`"]);
+    check(&bucket("sas = { fil = 'x', env = 'S' }"), "lastgood.toml:3:9:", &["did you mean `file`"]);
     check(&bucket("lock = 'long'"), "lastgood.toml:3:8:", &["a span"]);
     check(&bucket("lock_mode = 'compliance'"), "lastgood.toml:3:13:", &["nothing says"]);
     check("[repository.r]\nurl = '/r'\ncompression = 'best'\n", "lastgood.toml:3:15:", &["it can be"]);
