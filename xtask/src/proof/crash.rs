@@ -124,9 +124,10 @@ pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Opt
     let started = Instant::now();
     let judge = |label: &dyn std::fmt::Debug, seed: u64, rounds: &[Round]| -> bool {
         let case = Case::new(&bed, seed, planted);
-        let fired = case.play(rounds);
-        deaths.fetch_add(*fired.as_ref().unwrap_or(&1), Relaxed);
-        if let Err(error) = &fired {
+        let played = case.play(rounds);
+        let died = case.deaths.load(Relaxed);
+        deaths.fetch_add(died, Relaxed);
+        if let Err(error) = &played {
             let line = format!("{label:?}, seed {seed}, {rounds:?}: {error:#}");
             let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
             if planted.is_none() && outcome.failures.len() < 3 {
@@ -137,7 +138,7 @@ pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Opt
         }
         let is_late = within.is_some_and(|within| started.elapsed() > within);
         stop.fetch_or(is_late, Relaxed);
-        fired.map_or(true, |fired| fired > 0)
+        died > 0
     };
     for verb in Verb::DYING {
         for nth in 1.. {
@@ -248,6 +249,7 @@ struct Case<'a> {
     oracle: Oracle,
     planted: Option<Planted>,
     seed: u64,
+    deaths: AtomicU64,
 }
 
 impl<'a> Case<'a> {
@@ -258,7 +260,7 @@ impl<'a> Case<'a> {
             world.fill(place, objects);
         }
         oracle.adopt(&bed.oracle);
-        Self { bed, world, oracle, planted, seed }
+        Self { bed, world, oracle, planted, seed, deaths: AtomicU64::new(0) }
     }
 
     fn hand(&self, name: &str, wait_secs: u64) -> Hand {
@@ -266,10 +268,9 @@ impl<'a> Case<'a> {
         Hand { world: self.world.clone(), oracle: self.oracle.clone(), actor, planted: self.planted, wait_secs }
     }
 
-    /// Plays all rounds, and looks at everything after each; gives how many deaths there were.
-    fn play(&self, rounds: &[Round]) -> Result<u64> {
+    /// Plays all rounds, and looks at everything after each.
+    fn play(&self, rounds: &[Round]) -> Result<()> {
         let mut rng = Rng::new(self.seed);
-        let mut deaths = 0;
         for (number, round) in rounds.iter().enumerate() {
             let hand = self.hand(&format!("{:?}-{number}", round.verb), 0);
             if let Some(crash) = round.crash.filter(|_| round.verb != Verb::Stranger) {
@@ -280,7 +281,7 @@ impl<'a> Case<'a> {
             }
             let done = self.act(&hand, round.verb, &mut rng);
             let is_dead = self.world.is_dead(hand.actor);
-            deaths += u64::from(is_dead);
+            self.deaths.fetch_add(u64::from(is_dead), Relaxed);
             if let Err(error) = done
                 && !is_dead
                 && error.downcast_ref::<lastgood_model::Error>().map(lastgood_model::Error::kind)
@@ -294,8 +295,7 @@ impl<'a> Case<'a> {
             self.world.pass(round.rest_secs);
         }
         let is_any = |verb: Verb| rounds.iter().any(|round| round.verb == verb);
-        self.next_runs(is_any(Verb::Init), is_any(Verb::RepairIndex), &mut rng)?;
-        Ok(deaths)
+        self.next_runs(is_any(Verb::Init), is_any(Verb::RepairIndex), &mut rng)
     }
 
     fn act(&self, hand: &Hand, verb: Verb, rng: &mut Rng) -> Result<()> {
