@@ -127,7 +127,7 @@ impl Bed {
     fn new() -> Result<Self> {
         let base = Base::new()?;
         let world = SimWorld::new(7, &[SimPlace::default(); 2]);
-        let oracle = Oracle::watch(&world, &[base.sealer.clone(), base.sealer.clone()]);
+        let oracle = Oracle::watch(&world, &[Some(base.sealer.clone()), Some(base.sealer.clone())]);
         base.put(&world, 0)?;
         base.put(&world, 1)?;
         let actor = world.actor("before", 0);
@@ -182,7 +182,7 @@ impl<'a> Schedule<'a> {
             _ => SimPlace::default(),
         };
         let world = SimWorld::new(seed, &[place; 2]);
-        let oracle = Oracle::watch(&world, &[bed.sealer.clone(), bed.sealer.clone()]);
+        let oracle = Oracle::watch(&world, &[Some(bed.sealer.clone()), Some(bed.sealer.clone())]);
         for (place, objects) in bed.objects.iter().enumerate() {
             world.fill(place, objects);
         }

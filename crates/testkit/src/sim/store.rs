@@ -38,7 +38,7 @@ impl SimWorld {
 impl SimStore {
     fn read(&self, key: Key) -> Result<Arc<Vec<u8>>> {
         let mut state = self.enter()?;
-        let found = state.find(self.place, self.actor, &key);
+        let found = state.find(self.place, &key);
         let outcome = if found.is_some() { Outcome::Done } else { Outcome::Refused };
         let absent = || Error::new(ErrorKind::Absent, format!("{key} is not there"));
         let found = found.ok_or_else(absent);

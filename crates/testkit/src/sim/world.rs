@@ -38,7 +38,7 @@ impl fmt::Debug for Key {
 /// What a place can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimPlace {
-    /// Lists and looks may be behind by so many seconds; 0 for never. What can be said of the store follows from it.
+    /// Lists may be behind by so many seconds; 0 for never. What can be said of the store follows from it.
     pub stale_secs: i64,
     /// A conditional create is honoured.
     pub exclusive_create: bool,
@@ -505,17 +505,9 @@ impl State {
         }
     }
 
-    /// What an actor finds under a name. On a stale place that may be what was there a while ago.
-    pub(super) fn find(&mut self, place: usize, actor: Option<ActorId>, key: &Key) -> Option<Arc<Vec<u8>>> {
-        let (now, stale) = (self.now, self.places[place].spec.stale_secs * 1_000_000_000);
-        let here = &self.places[place];
-        let found = here.objects.get(key).map(|object| object.bytes.clone());
-        if actor.is_none() || stale == 0 || found.is_some() {
-            return found;
-        }
-        // What was written is found by its name at once, as everywhere; what was removed may still be.
-        let ghost = here.ghosts.get(key).filter(|(_, removed)| now - removed < stale)?.0.bytes.clone();
-        (self.rng.below(4) == 0).then_some(ghost)
+    /// What is under a name. Only lists are ever stale.
+    pub(super) fn find(&self, place: usize, key: &Key) -> Option<Arc<Vec<u8>>> {
+        self.places[place].objects.get(key).map(|object| object.bytes.clone())
     }
 
     /// What an actor finds listed.

@@ -21,7 +21,8 @@ struct State {
 }
 
 struct Place {
-    sealer: Arc<Sealer>,
+    /// The key, where it is known beforehand. Without it packs are not looked into, and points are only read.
+    sealer: Option<Arc<Sealer>>,
     packs: HashMap<Id, Vec<Id>>,
     /// In how many packs a blob lies.
     copies: HashMap<Id, usize>,
@@ -31,8 +32,8 @@ struct Place {
 
 impl Oracle {
     /// Watches `world`, whose places have these keys.
-    pub(crate) fn watch(world: &SimWorld, sealers: &[Arc<Sealer>]) -> Self {
-        let place = |sealer: &Arc<Sealer>| Place {
+    pub(crate) fn watch(world: &SimWorld, sealers: &[Option<Arc<Sealer>>]) -> Self {
+        let place = |sealer: &Option<Arc<Sealer>>| Place {
             sealer: sealer.clone(),
             packs: HashMap::new(),
             copies: HashMap::new(),
@@ -86,6 +87,9 @@ impl Oracle {
                 "place {place}: the recovery point {} was told to be saved and cannot be read: {error:#}",
                 short(point.0)
             )),
+            Ok(_) if state.places[place].sealer.is_none() => {
+                state.places[place].points.insert(point, HashSet::new());
+            }
             Ok(needs) => {
                 let missing = needs.iter().find(|blob| !state.places[place].copies.contains_key(*blob)).copied();
                 if let Some(blob) = missing {
@@ -165,7 +169,8 @@ impl Oracle {
 impl Place {
     fn learn(&mut self, pack: Id, bytes: &[u8]) {
         // What is torn holds nothing.
-        let entries = entries_of(bytes, &self.sealer).unwrap_or_default();
+        let Some(sealer) = &self.sealer else { return };
+        let entries = entries_of(bytes, sealer).unwrap_or_default();
         let blobs: Vec<Id> = entries.iter().map(|blob| blob.id).collect();
         for blob in &blobs {
             *self.copies.entry(*blob).or_default() += 1;
