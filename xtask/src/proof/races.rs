@@ -170,6 +170,7 @@ struct Schedule<'a> {
     oracle: Oracle,
     planted: Option<Planted>,
     seed: u64,
+    is_stale: bool,
 }
 
 impl<'a> Schedule<'a> {
@@ -187,7 +188,7 @@ impl<'a> Schedule<'a> {
             world.fill(place, objects);
         }
         oracle.adopt(&bed.oracle);
-        Self { bed, world, oracle, planted, seed }
+        Self { bed, world, oracle, planted, seed, is_stale: place.stale_secs > 0 }
     }
 
     fn play(&self) -> Result<Told> {
@@ -206,6 +207,16 @@ impl<'a> Schedule<'a> {
         let mut roles = vec![Role::Pruner, if rng.below(4) > 0 { Role::Writer } else { *rng.pick(&others) }];
         for _ in 0..rng.below(4) {
             roles.push(*rng.pick(&others));
+        }
+        if self.is_stale {
+            // A lock that a list does not show holds nobody off, and a stranger has nothing else.
+            for role in &mut roles {
+                *role = match role {
+                    Role::StrangeWriter => Role::Writer,
+                    Role::StrangePruner => Role::Pruner,
+                    other => *other,
+                };
+            }
         }
         // A stranger's lock is judged by its age, as restic does: beside one clocks are right within minutes.
         let with_stranger = roles.iter().any(|role| role.is_strange());
