@@ -33,7 +33,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("ignore", &["sources"]),
     ("aws-lc-rs", &["repo", "sources"]),
     ("scrypt", &["repo"]),
-    ("zstd", &["repo"]),
+    ("zstd", &["repo", "xtask"]),
     ("toml", &["cli", "ops", "model", "xtask"]),
 ];
 

@@ -5,8 +5,8 @@ mod postgres;
 
 pub(crate) use access::{SECRET_NAMES, abilities};
 pub(crate) use postgres::{
-    Database, Server, covers, grants, holds_password, is_postgres_url, proof_servers, reach, server_request,
-    target_beside,
+    Database, Server, covers, grants, holds_password, is_postgres_url, left_by_restores, proof_servers, reach,
+    server_request, target_beside,
 };
 
 use crate::args::Owners;

@@ -400,6 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
     fn no_death_at_any_step_loses_anything_or_needs_a_hand() {
         let outcome = campaign(1, 150, None, None).unwrap();
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
@@ -407,6 +408,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
     fn mistakes_that_are_planted_are_found() {
         for planted in [Planted::OldIndexFirst, Planted::SnapshotBeforePacks, Planted::ResumeBlindly] {
             let outcome = campaign(1, 2_000, None, Some(planted)).unwrap();

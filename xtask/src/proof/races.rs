@@ -351,6 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
     fn no_meeting_of_actors_takes_what_is_needed() {
         let outcome = campaign(1, 400, None, None).unwrap();
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
@@ -358,6 +359,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
     fn mistakes_that_are_planted_are_found() {
         for planted in [
             Planted::DeleteBeforePublishing,

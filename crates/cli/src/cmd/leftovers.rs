@@ -8,7 +8,6 @@ use crate::text::{counted, shell_word, size};
 use crate::wiring;
 use lastgood_model::node::display_path;
 use lastgood_ops::prove::left_behind;
-use lastgood_sources::postgres::restore::leftovers;
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -75,7 +74,7 @@ pub(super) fn tell(config: Option<&Config>, chosen: &[Chosen], findings: &mut Fi
 fn on_servers(config: Option<&Config>, findings: &mut Findings) {
     let mut told = BTreeSet::new();
     for (_, server) in config.map(wiring::proof_servers).unwrap_or_default() {
-        for left in leftovers(&server.conninfo).unwrap_or_default().into_iter().take(NAMED_MAX) {
+        for left in wiring::left_by_restores(&server).into_iter().take(NAMED_MAX) {
             if told.insert((server.conninfo.host_shown(), left.what.clone())) {
                 findings.warning("leftovers", format!("{}: {}", server.conninfo.host_shown(), left.what), left.hint);
             }

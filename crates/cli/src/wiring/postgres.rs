@@ -7,7 +7,7 @@ use lastgood_model::{Context, Error, Monitor, Result};
 use lastgood_ops::prove::ProofServer;
 use lastgood_ops::restore_server::ServerRequest;
 use lastgood_sources::postgres::conninfo::Conninfo;
-use lastgood_sources::postgres::restore::RestoreOptions;
+use lastgood_sources::postgres::restore::{Leftover, RestoreOptions, leftovers};
 use lastgood_sources::postgres::wire::Client;
 use lastgood_sources::postgres::{self, Options, PostgresSource};
 use std::collections::BTreeMap;
@@ -125,6 +125,11 @@ pub(crate) fn holds_password(text: &str) -> bool {
 /// True for what names a PostgreSQL server and no path.
 pub(crate) fn is_postgres_url(text: &OsStr) -> bool {
     text.to_str().is_some_and(|text| text.starts_with("postgres://") || text.starts_with("postgresql://"))
+}
+
+/// What killed restores and proofs have left on a server; nothing when it cannot be asked.
+pub(crate) fn left_by_restores(server: &ProofServer) -> Vec<Leftover> {
+    leftovers(&server.conninfo).unwrap_or_default()
 }
 
 /// A server, and the database in it when the URL names one.

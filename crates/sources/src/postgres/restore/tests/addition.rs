@@ -105,9 +105,10 @@ fn while_something_is_added_a_schema_says_so_and_the_next_restore_tells_of_it() 
 /// What a killed restore leaves: everything, as it was when the first rows were read, and nobody takes it away.
 fn killed(saved: &Saved, server: &PgServer, options: &RestoreOptions) {
     let url = server.url("shop");
-    let begun = std::sync::atomic::AtomicBool::new(false);
+    let read = std::sync::atomic::AtomicUsize::new(0);
     saved.on_read(move |path| {
-        if path.ends_with(".copy") && begun.swap(true, Ordering::SeqCst) {
+        // The second time, and not once more while the restore finds out.
+        if path.ends_with(".copy") && read.fetch_add(1, Ordering::SeqCst) == 1 {
             // From here on nothing of the restore reaches the server.
             let mut client =
                 super::super::super::wire::Client::connect(&Conninfo::parse(&url, &|_| None).unwrap()).unwrap();
