@@ -211,10 +211,10 @@ impl<'a> Schedule<'a> {
         if self.is_stale {
             // A lock that a list does not show holds nobody off, and a stranger has nothing else.
             for role in &mut roles {
-                *role = match role {
+                *role = match *role {
                     Role::StrangeWriter => Role::Writer,
                     Role::StrangePruner => Role::Pruner,
-                    other => *other,
+                    other => other,
                 };
             }
         }
