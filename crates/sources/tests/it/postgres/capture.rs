@@ -395,7 +395,14 @@ fn only_the_schema_or_only_the_data() {
     let paths = sink.stream_paths();
     assert_eq!(
         paths,
-        ["edges/post-data.sql", "edges/pre-data.sql", "edges/tables.json", "edges/toc.json", "globals.sql"]
+        [
+            "edges/database.sql",
+            "edges/post-data.sql",
+            "edges/pre-data.sql",
+            "edges/tables.json",
+            "edges/toc.json",
+            "globals.sql"
+        ]
     );
     assert!(tables(&sink, "edges").iter().all(|table| table.total.is_none() && table.parts.is_empty()));
     assert_eq!(facts.databases[0].rows, 0);
