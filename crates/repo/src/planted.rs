@@ -2,7 +2,7 @@
 //!
 //! The campaigns that try the engine's crashes and races (`cargo xtask proof crash`, `races`) must find each of these, so
 //! that finding nothing means something. They can be planted only where the feature `planted-bugs` was asked for, which nothing that
-//! is shipped does; elsewhere [`Repository::has`] is `false` for the compiler, too.
+//! is shipped does; elsewhere `Repository::has` is `false` for the compiler, too.
 
 use crate::repository::Repository;
 

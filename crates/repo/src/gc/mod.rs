@@ -2,12 +2,12 @@
 //!
 //! # The two phases
 //! *Phase A* runs beside backups, under a shared lock. Recovery points are listed, then the index is read, then packs are
-//! listed; every tree is walked once and a bit set for each blob that is needed ([`mark`]). Packs in which nothing is
-//! needed are dead; out of those in which little is, what is needed is moved ([`repack`]) and listed in new index files.
-//! Then the list of doomed packs is published ([`state`]). From that moment no writer of ours relies on a doomed pack: it
+//! listed; every tree is walked once and a bit set for each blob that is needed (`mark`). Packs in which nothing is
+//! needed are dead; out of those in which little is, what is needed is moved (`repack`) and listed in new index files.
+//! Then the list of doomed packs is published (`state`). From that moment no writer of ours relies on a doomed pack: it
 //! stores again what it needs of it.
 //!
-//! *Phase B* runs under restic's exclusive lock, briefly ([`sweep`]). Recovery points that were not followed in phase A
+//! *Phase B* runs under restic's exclusive lock, briefly (`sweep`). Recovery points that were not followed in phase A
 //! are followed now; a doomed pack that one of them needs leaves the list. The list is claimed. New index files take the
 //! place of those that name doomed packs, the old ones are removed, all is made durable, and only then packs are removed.
 //!
