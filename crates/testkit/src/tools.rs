@@ -31,6 +31,20 @@ pub fn sqlite3() -> PathBuf {
     need("sqlite3", find("LASTGOOD_SQLITE3", "sqlite3", Some("sqlite3")))
 }
 
+/// rclone, whose `serve restic` is a server of the REST protocol.
+#[track_caller]
+pub fn rclone() -> PathBuf {
+    need("rclone", find("LASTGOOD_RCLONE", "rclone", Some("rclone")))
+}
+
+/// OpenSSH's server, which wants to be started by its whole path and is often on the administrator's search path alone.
+#[track_caller]
+pub fn sshd() -> PathBuf {
+    let found = find("LASTGOOD_SSHD", "sshd", Some("sshd"));
+    let found = found.or_else(|| Some(PathBuf::from("/usr/sbin/sshd")).filter(|path| path.is_file()));
+    need("OpenSSH's sshd", found)
+}
+
 /// The folder with the programs of a major version of PostgreSQL, 15 or 18: server, clients and contrib's.
 #[track_caller]
 pub fn postgres(major: u32) -> PathBuf {

@@ -5,20 +5,23 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// Package, and a program of it by which it is recognised where there is no package database.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("restic", "restic"),
     ("sqlite3", "sqlite3"),
     ("zstd", "zstd"),
     ("time", "time"),
     ("acl", "setfacl"),
     ("attr", "setfattr"),
+    ("rclone", "rclone"),
+    ("openssh-client", "ssh"),
+    ("openssh-server", "sshd"),
     ("npm", "npm"),
 ];
 
 /// Installs the packages that are missing, as root or through sudo, without asking.
 pub(crate) fn install_missing() -> Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, program)| shell::which(program).is_none()).map(|(package, _)| *package).collect();
+        PACKAGES.iter().filter(|(_, program)| !is_there(program)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -36,6 +39,11 @@ pub(crate) fn install_missing() -> Result<()> {
         shell::run(&mut install).context(by_hand)?;
     }
     Ok(())
+}
+
+/// On the search path, or where programs for administrators are.
+fn is_there(program: &str) -> bool {
+    shell::which(program).is_some() || std::path::Path::new("/usr/sbin").join(program).is_file()
 }
 
 /// apt-get that waits for another package manager and never asks.
