@@ -1,6 +1,7 @@
 //! What a location alone does not say: credentials, and how to deal with the place.
 
 use lastgood_model::Result;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,11 +35,13 @@ pub struct Access {
     pub ca_file: Option<PathBuf>,
     /// How long calls may take.
     pub timeouts: Timeouts,
+    /// What the config says of the way to the place, by name: see [`crate::Location::settings`].
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Access {
     /// The names of all secrets that a store can ask for.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "access_key_id",
         "secret_access_key",
         "session_token",
@@ -47,7 +50,13 @@ impl Access {
         "service_account",
         "password",
         "private_key",
+        "passphrase",
     ];
+
+    /// The setting of that name.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
 
     /// The secret of that name, when there is a reference to it.
     pub(crate) fn secret(&self, name: &str) -> Result<Option<Secret>> {
@@ -63,6 +72,7 @@ impl fmt::Debug for Access {
             .field("lock", &self.lock)
             .field("ca_file", &self.ca_file)
             .field("timeouts", &self.timeouts)
+            .field("settings", &self.settings)
             .finish()
     }
 }

@@ -2,24 +2,39 @@
 //!
 //! A store promises what [`lastgood_model::store::Store`] says and nothing about what the bytes mean. Wrappers add one
 //! behaviour each and are stores themselves, so they stack in any order: [`RetryStore`] outlasts passing trouble,
-//! [`RecordStore`] counts calls, [`ReadOnlyStore`] refuses changes, [`FaultStore`] breaks on purpose for tests.
+//! [`RecordStore`] counts calls, [`LimitStore`] keeps within a rate, [`DeadlineStore`] gives up what hangs,
+//! [`ReadOnlyStore`] refuses changes, [`FaultStore`] breaks on purpose for tests.
 
 mod access;
-#[cfg_attr(not(feature = "object"), allow(dead_code, reason = "nobody awaits in such a build"))]
+#[cfg_attr(
+    not(any(feature = "object", feature = "rest", feature = "sftp")),
+    allow(dead_code, reason = "nobody awaits in such a build")
+)]
 mod bridge;
+mod deadline;
 mod fault;
+mod limit;
 mod local;
 mod location;
 mod memory;
+mod mounts;
 #[cfg(feature = "object")]
 mod object;
 mod op;
 mod read_only;
 mod record;
+#[cfg(feature = "rest")]
+mod rest;
 mod retry;
+#[cfg(feature = "sftp")]
+mod sftp;
+#[cfg(any(feature = "rest", feature = "sftp"))]
+mod together;
 
 pub use access::{Access, LockMode, ObjectLock, Secret, Secrets, Timeouts};
+pub use deadline::DeadlineStore;
 pub use fault::{Fault, FaultStore};
+pub use limit::{LimitStore, Rates};
 pub use local::LocalStore;
 pub use location::{Location, ObjectPlace, Service, Style, open_url, parse_location};
 pub use memory::MemoryStore;
@@ -27,8 +42,12 @@ pub use memory::MemoryStore;
 pub use object::CapabilityRecord;
 pub use op::Op;
 pub use read_only::ReadOnlyStore;
-pub use record::{Call, Count, Counts, RecordStore};
+pub use record::{Call, Count, Counts, Meter, RecordStore};
+#[cfg(feature = "rest")]
+pub use rest::{RestPlace, RestStore};
 pub use retry::{Pace, RetryPolicy, RetryStore, SystemPace};
+#[cfg(feature = "sftp")]
+pub use sftp::{SftpPlace, SftpStore, Transport};
 
 use lastgood_model::store::{SideStore, Store};
 use lastgood_model::{Error, ErrorKind, Result};

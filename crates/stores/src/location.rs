@@ -1,14 +1,24 @@
 //! From the text a person wrote to a store.
 
 mod object;
+#[cfg(feature = "rest")]
+mod rest;
+#[cfg(feature = "sftp")]
+mod sftp;
 
 pub use object::{ObjectPlace, Service, Style};
 
-use crate::{Access, LocalStore};
+#[cfg(feature = "rest")]
+use crate::rest::RestPlace;
+#[cfg(feature = "sftp")]
+use crate::sftp::SftpPlace;
+use crate::{Access, DeadlineStore, LocalStore, mounts};
+use lastgood_model::node::display_path;
 use lastgood_model::store::Store;
 use lastgood_model::{Error, ErrorKind, Result};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,24 +30,86 @@ pub enum Location {
     Local(PathBuf),
     /// A bucket.
     Object(ObjectPlace),
+    /// A server that speaks the protocol of restic's REST server.
+    #[cfg(feature = "rest")]
+    Rest(RestPlace),
+    /// A folder on a machine that is reached by SFTP.
+    #[cfg(feature = "sftp")]
+    Sftp(SftpPlace),
 }
 
 impl Location {
-    /// The store at this place, with what a location alone does not say. Nothing is looked up or made there; credentials
-    /// are fetched when they are first needed.
+    /// The store at this place, with what a location alone does not say. Nothing is looked up or made there.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when this build has no such stores.
+    /// Settings that contradict one another, and secrets that cannot be fetched.
     pub fn open(&self, access: &Access) -> Result<Arc<dyn Store>> {
         match self {
-            Self::Local(path) => Ok(Arc::new(LocalStore::new(path)?)),
+            Self::Local(path) => {
+                let store = LocalStore::new(path)?;
+                match mounts::is_remote(store.root()) {
+                    true => Ok(Arc::new(DeadlineStore::new(store, access.timeouts))),
+                    false => Ok(Arc::new(store)),
+                }
+            }
             #[cfg(feature = "object")]
             Self::Object(place) => crate::object::open(place, access),
             #[cfg(not(feature = "object"))]
+            Self::Object(_) => Err(Error::new(ErrorKind::Unsupported, "this build of lastgood has no object stores")),
+            #[cfg(feature = "rest")]
+            Self::Rest(place) => rest::open(place, access),
+            #[cfg(feature = "sftp")]
+            Self::Sftp(place) => sftp::open(place, access),
+        }
+    }
+
+    /// The names in [`Access::settings`] that a place of this kind understands.
+    pub fn settings(&self) -> &'static [&'static str] {
+        match self {
+            Self::Local(_) | Self::Object(_) => &[],
+            #[cfg(feature = "rest")]
+            Self::Rest(_) => rest::SETTINGS,
+            #[cfg(feature = "sftp")]
+            Self::Sftp(_) => sftp::SETTINGS,
+        }
+    }
+
+    /// The names of secrets, of those in [`Access::NAMES`], that a place of this kind understands.
+    pub fn secrets(&self) -> &'static [&'static str] {
+        match self {
+            Self::Local(_) => &[],
             Self::Object(_) => {
-                let _ = access;
-                Err(Error::new(ErrorKind::Unsupported, "this build of lastgood has no object stores"))
+                &["access_key_id", "secret_access_key", "session_token", "account_key", "sas", "service_account"]
             }
+            #[cfg(feature = "rest")]
+            Self::Rest(_) => &["password"],
+            #[cfg(feature = "sftp")]
+            Self::Sftp(_) => &["private_key", "passphrase", "password"],
+        }
+    }
+
+    /// True when the URL itself holds a secret, which belongs into no config and no list of processes.
+    pub fn holds_secret(&self) -> bool {
+        match self {
+            Self::Local(_) | Self::Object(_) => false,
+            #[cfg(feature = "rest")]
+            Self::Rest(place) => place.password.is_some(),
+            #[cfg(feature = "sftp")]
+            Self::Sftp(_) => false,
+        }
+    }
+}
+
+/// For people, without secrets.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => f.write_str(&display_path(path.as_os_str().as_bytes())),
+            Self::Object(place) => place.fmt(f),
+            #[cfg(feature = "rest")]
+            Self::Rest(place) => place.fmt(f),
+            #[cfg(feature = "sftp")]
+            Self::Sftp(place) => place.fmt(f),
         }
     }
 }
@@ -72,6 +144,14 @@ pub fn parse_location(text: &str) -> Result<Location> {
         }
         if scheme == "local" && !rest.starts_with("//") {
             return Ok(Location::Local(PathBuf::from(rest)));
+        }
+        #[cfg(feature = "rest")]
+        if scheme == "rest" {
+            return rest::parse(rest).map(Location::Rest);
+        }
+        #[cfg(feature = "sftp")]
+        if scheme == "sftp" {
+            return sftp::parse(rest).map(Location::Sftp);
         }
         if let Some(place) = object::parse(&scheme, rest) {
             return place.map(Location::Object);
@@ -162,12 +242,7 @@ mod tests {
 
     #[test]
     fn other_schemes_are_named_without_their_secrets() {
-        for (text, scheme) in [
-            ("b2:secret", "b2"),
-            ("SFTP:user@host:/secret", "sftp"),
-            ("rest:https://user:secret@host/", "rest"),
-            ("webdav+tls://secret", "webdav+tls"),
-        ] {
+        for (text, scheme) in [("b2:secret", "b2"), ("webdav+tls://secret", "webdav+tls")] {
             let error = parse_location(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
             assert!(error.message().contains(&format!("`{scheme}:`")), "{error}");

@@ -4,7 +4,7 @@ use crate::{Op, length_of, lock, side_of};
 use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey, Swept};
 use lastgood_model::{ErrorKind, Id, Result};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One call as it was answered.
@@ -85,26 +85,57 @@ impl Counts {
     }
 }
 
+/// How many calls are logged one by one.
+const CALLS_KEPT_MAX: usize = 100_000;
+
 /// A store that remembers what it was asked.
 #[derive(Debug)]
 pub struct RecordStore<S> {
     inner: S,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+/// The totals of a store, wherever that is.
+#[derive(Clone, Debug)]
+pub struct Meter(Arc<Mutex<State>>);
+
+impl Meter {
+    /// The totals so far.
+    pub fn counts(&self) -> Counts {
+        lock(&self.0).counts.clone()
+    }
+}
+
+#[derive(Debug)]
 struct State {
     counts: Counts,
     log: Vec<Call>,
+    calls_kept_max: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { counts: Counts::default(), log: Vec::new(), calls_kept_max: CALLS_KEPT_MAX }
+    }
 }
 
 impl<S: Store> RecordStore<S> {
     /// How many calls are logged one by one; later ones are only counted.
-    pub const CALLS_KEPT_MAX: usize = 100_000;
+    pub const CALLS_KEPT_MAX: usize = CALLS_KEPT_MAX;
 
     /// Records calls to `inner`.
     pub fn new(inner: S) -> Self {
-        Self { inner, state: Mutex::default() }
+        Self { inner, state: Arc::default() }
+    }
+
+    /// Counts calls to `inner` and keeps none of them: for long runs.
+    pub fn counting(inner: S) -> Self {
+        Self { inner, state: Arc::new(Mutex::new(State { calls_kept_max: 0, ..State::default() })) }
+    }
+
+    /// The totals, to be read also when the store itself is out of reach.
+    pub fn meter(&self) -> Meter {
+        Meter(self.state.clone())
     }
 
     /// The store below.
@@ -124,7 +155,8 @@ impl<S: Store> RecordStore<S> {
 
     /// Forgets everything recorded.
     pub fn reset(&self) {
-        *lock(&self.state) = State::default();
+        let mut state = lock(&self.state);
+        (state.counts, state.log) = (Counts::default(), Vec::new());
     }
 
     fn record(&self, call: Call) {
@@ -132,7 +164,7 @@ impl<S: Store> RecordStore<S> {
         let failed = call.error.is_some();
         let one = Count { calls: 1, failed: u64::from(failed), bytes: if failed { 0 } else { call.bytes } };
         state.counts.0.entry((call.op, call.kind)).or_default().add(one);
-        if state.log.len() < Self::CALLS_KEPT_MAX {
+        if state.log.len() < state.calls_kept_max {
             state.log.push(call);
         }
     }
@@ -268,5 +300,11 @@ mod tests {
         assert_eq!(store.calls()[2].error, Some(ErrorKind::Corrupt));
         store.reset();
         assert_eq!(store.counts(), Counts::default());
+
+        let store = RecordStore::counting(MemoryStore::new());
+        let meter = store.meter();
+        store.put(&pack, &[b"abc"]).unwrap();
+        drop(store);
+        assert_eq!(meter.counts().on(Op::Put, ObjectKind::Pack).bytes, 3);
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Only errors that say of themselves that the same call may succeed later are tried again: a full disk, a refused
 //! permission, damage or an absent object are answers, not trouble. Tries are bounded in number and in total time, and
-//! the waits between them grow and are jittered, so that many clients do not come back at the same instant.
+//! the waits between them grow and are jittered, so that many clients do not come back at the same instant. A run as a
+//! whole has a budget of tries, which success refills slowly: against a server that fails every other call it ends in
+//! bounded time instead of limping on, and does not add to the load under which that server breaks.
 //!
 //! Repeating is safe because objects are immutable: a `put` whose reply was lost finds its own object. For the config,
 //! where that would look like another's, the bytes there are compared with ours.
@@ -13,6 +15,7 @@ use lastgood_model::{Error, ErrorKind, Id, Result};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long to go on.
@@ -26,6 +29,8 @@ pub struct RetryPolicy {
     pub delay_max: Duration,
     /// No wait is begun that would end later than this after the first try began.
     pub total_max: Duration,
+    /// Repetitions that all calls together may have in reserve; every twentieth call that succeeds adds one again.
+    pub reserve: u32,
 }
 
 impl Default for RetryPolicy {
@@ -36,6 +41,7 @@ impl Default for RetryPolicy {
             delay_first: Duration::from_millis(250),
             delay_max: Duration::from_secs(20),
             total_max: Duration::from_secs(120),
+            reserve: 200,
         }
     }
 }
@@ -86,11 +92,39 @@ impl Pace for SystemPace {
     }
 }
 
+/// What is left of the tries of a whole run, in parts of one: a success adds a part.
+struct Reserve {
+    left: AtomicU64,
+    most: u64,
+}
+
+impl Reserve {
+    /// Successful calls that earn one more try.
+    const PARTS: u64 = 20;
+
+    fn new(tries: u32) -> Self {
+        let most = u64::from(tries) * Self::PARTS;
+        Self { left: AtomicU64::new(most), most }
+    }
+
+    fn earn(&self) {
+        let more = |left: u64| (left < self.most).then_some(left + 1);
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Takes one try; false when there is none.
+    fn take(&self) -> bool {
+        let less = |left: u64| left.checked_sub(Self::PARTS);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
 /// A store that tries again.
 #[derive(Clone)]
 pub struct RetryStore<S> {
     inner: S,
     policy: RetryPolicy,
+    reserve: Arc<Reserve>,
     pace: Arc<dyn Pace>,
 }
 
@@ -102,7 +136,7 @@ impl<S: Store> RetryStore<S> {
 
     /// As [`Self::new`], with time and chance from `pace`.
     pub fn with_pace(inner: S, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
-        Self { inner, policy, pace }
+        Self { inner, policy, reserve: Arc::new(Reserve::new(policy.reserve)), pace }
     }
 
     /// The store below.
@@ -116,7 +150,10 @@ impl<S: Store> RetryStore<S> {
         let mut tried = 0;
         loop {
             let error = match call(tried) {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.reserve.earn();
+                    return Ok(value);
+                }
                 Err(error) => error,
             };
             tried += 1;
@@ -130,6 +167,10 @@ impl<S: Store> RetryStore<S> {
                 return Err(
                     error.context(format!("{act}: gave up after {tried} tries in {:.1} s", spent.as_secs_f64()))
                 );
+            }
+            if !self.reserve.take() {
+                let message = format!("{act}: gave up, since {} tries of this run were in vain", self.policy.reserve);
+                return Err(error.context(message));
             }
             tracing::warn!(%act, tried, ?delay, error = %error.chain(), "trying again");
             self.pace.wait(delay)?;
@@ -372,6 +413,21 @@ mod tests {
         assert!(script.now() <= Duration::from_secs(60));
         assert!(script.now() > Duration::from_secs(30), "{:?}", script.now());
         assert!(lock(&script.waits).iter().all(|wait| *wait <= policy.delay_max));
+    }
+
+    #[test]
+    fn tries_are_bounded_over_all_calls_and_earned_back_by_success() {
+        let policy = RetryPolicy { reserve: 10, ..RetryPolicy::default() };
+        // Every other read fails, so that each call succeeds with its second try.
+        let (store, _) = broken([Fault::on(Op::Get).every(2)], policy);
+        store.put(&pack(), &[b"x"]).unwrap();
+        let ended = (0..1000).position(|_| store.get(&pack()).is_err());
+        let calls = store.inner().counts().of(Op::Get).calls;
+        assert!(ended.is_some_and(|n| (10..=12).contains(&n)), "{ended:?} after {calls} calls");
+        let error = store.get(&pack()).and_then(|_| store.get(&pack())).unwrap_err();
+        assert!(error.message().contains("10 tries of this run"), "{error}");
+        (0..40).for_each(|_| drop(store.size(&pack())));
+        assert!((0..3).all(|_| store.get(&pack()).is_ok()), "two tries were earned");
     }
 
     #[test]

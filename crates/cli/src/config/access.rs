@@ -2,10 +2,12 @@
 
 use super::SecretRef;
 use super::decode::{read_secret, refuse_tilde, tidied};
-use super::read::Section;
-use crate::text::parse_duration;
-use crate::wiring::SECRET_NAMES;
+use super::read::{Found, Section};
+use crate::text::{parse_duration, parse_size};
+use crate::wiring::{Place, SECRET_NAMES};
+use lastgood_stores::Rates;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,14 +22,25 @@ pub(crate) struct AccessConfig {
     pub(crate) lock_is_compliance: bool,
     /// Certificates of authorities to trust beside the system's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// What else leads there, by the names of [`SETTINGS`].
+    pub(crate) settings: BTreeMap<&'static str, String>,
+    /// How fast bytes may go.
+    pub(crate) rates: Rates,
 }
+
+/// Settings of which each means something for some kinds of place.
+pub(crate) const SETTINGS: &[&str] = &["user", "transport", "known_hosts", "host_key", "ssh_config"];
+/// Those of them that are paths.
+const PATHS: [&str; 2] = ["known_hosts", "ssh_config"];
 
 const HINT: &str = "write { file = \"path\" }, { env = \"VARIABLE\" }, { command = [\"program\", …] } or \
                     { systemd = \"credential\" }; a credential itself never stands in a config";
 
-pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> AccessConfig {
+/// What leads to `place`: what does not is left for who closes the section. Everything is taken when the place itself is
+/// wrong, so that this is told once.
+pub(super) fn read(section: &mut Section<'_>, place: Option<&Place>, folder: &Path) -> AccessConfig {
     let mut secrets = BTreeMap::new();
-    for name in SECRET_NAMES {
+    for &name in place.map_or(&SECRET_NAMES[..], Place::secrets) {
         let reference = section.table(name, Some(HINT)).and_then(|table| read_secret(table, folder, HINT));
         secrets.extend(reference.map(|reference| (name, reference)));
     }
@@ -41,8 +54,23 @@ pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> AccessConfig {
         refuse_tilde(section, &found.value, &found.place);
         tidied(folder.join(found.value))
     });
+    let mut settings = BTreeMap::new();
+    for &name in place.map_or(SETTINGS, Place::settings) {
+        let Some(Found { value, place }) = section.text(name) else { continue };
+        let is_path = PATHS.contains(&name);
+        if is_path {
+            refuse_tilde(section, &value, &place);
+        }
+        let value = if is_path { tidied(folder.join(value)).to_string_lossy().into_owned() } else { value };
+        settings.insert(name, value);
+    }
+    let want = "a size a second, such as \"10MiB\"";
+    let mut rate = |key| section.parsed(key, want, |text| NonZeroU64::new(parse_size(text)?)).map(|found| found.value);
+    let rates = Rates { upload: rate("limit_upload"), download: rate("limit_download") };
     AccessConfig {
         secrets,
+        settings,
+        rates,
         lock: lock.map(|found| found.value),
         lock_is_compliance: mode.is_some_and(|found| found.value),
         ca_file,

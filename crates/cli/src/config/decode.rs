@@ -11,7 +11,7 @@ use super::{
 };
 use super::{keep, postgres};
 use crate::text::{parse_duration, parse_size};
-use crate::wiring::Place;
+use crate::wiring::{Place, SECRET_NAMES};
 use lastgood_model::manifest::Manifest;
 use lastgood_model::node::is_safe_name;
 use lastgood_model::retention::Policy;
@@ -318,7 +318,6 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         ("off", Compression::Off),
     ];
     let compression = section.choice("compression", &choices).map(|f| f.value);
-    let access = access::read(&mut section, folder);
     if compression.is_none() {
         section.default("compression", "\"balanced\"");
     }
@@ -328,26 +327,41 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
             None
         }
         Some(Found { value, place }) => match Place::parse(value.as_ref(), folder) {
-            Ok(place) => Some(place.with_access(access)),
+            Ok(parsed) if parsed.holds_secret() => {
+                let message = format!("`{}` must not hold a password itself", section.path_of("url"));
+                let hint =
+                    "leave it out there, and write password = { file = \"path\" } or { env = \"VARIABLE\" } beside it";
+                section.wrong_secret(&place, message, Some(hint.to_owned()));
+                None
+            }
+            Ok(parsed) => Some(parsed),
             Err(error) => {
-                section.wrong(
-                    &place,
-                    format!("`{}`: {}", section.path_of("url"), error.chain()),
-                    error.hint().map(str::to_owned),
-                );
+                let message = format!("`{}`: {}", section.path_of("url"), error.chain());
+                // What is wrong may be what stands around a password.
+                match value.contains('@') {
+                    true => section.wrong_secret(&place, message, error.hint().map(str::to_owned)),
+                    false => section.wrong(&place, message, error.hint().map(str::to_owned)),
+                }
                 None
             }
         },
     };
     let keep = keep::of_repository(&mut section);
     let offsite = section.maybe("offsite");
+    let access = access::read(&mut section, place.as_ref(), folder);
+    let is_local = place.as_ref().is_some_and(|place| place.folder().is_some());
     section.close(|key| match key {
-        "password" | "password_file" | "key_file" => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
+        "password_file" | "key_file" => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
+        "password" if is_local => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
+        _ if SECRET_NAMES.iter().chain(access::SETTINGS).any(|name| *name == key) => Some((
+            format!("`{key}` means nothing for a repository at such a `url`"),
+            "remove it, or correct `url`".to_owned(),
+        )),
         _ => None,
     });
     place.map(|place| RepositoryConfig {
         name: name.to_owned(),
-        place,
+        place: place.with_access(access),
         key,
         compression: compression.unwrap_or_default(),
         keep,

@@ -439,6 +439,11 @@ impl<'a> Section<'a> {
         self.reading.wrong(place, message, hint);
     }
 
+    /// The same, where the line may hold a secret.
+    pub(super) fn wrong_secret(&self, place: &Place, message: impl Into<String>, hint: Option<String>) {
+        self.reading.wrong_secret(place, message, hint);
+    }
+
     /// Every key that nobody asked for is an error. `elsewhere` may know what it means elsewhere, or later.
     pub(super) fn close(self, elsewhere: impl Fn(&str) -> Option<(String, String)>) {
         for (key, _) in &self.left {

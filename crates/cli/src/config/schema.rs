@@ -208,11 +208,31 @@ enum Chunk {
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "read by the schema generator alone")]
 struct Repository {
-    /// A path, file:// URL, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, with parameters after `?`.
-    /// A relative path is relative to the config's folder. Never holds a secret.
+    /// A path, or a file://, sftp://, rest:https:// or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix URL,
+    /// the last three with parameters after `?`. A relative path is relative to the config's folder. Never holds a secret.
     url: String,
     /// Where the key is.
     key: Option<Secret>,
+    /// Where the password of the server's user is: REST and SFTP.
+    password: Option<Secret>,
+    /// Where the private key is that opens the server: SFTP.
+    private_key: Option<Secret>,
+    /// Where the private key's passphrase is: SFTP.
+    passphrase: Option<Secret>,
+    /// The user at the server, when the URL does not name one: REST.
+    user: Option<String>,
+    /// What carries SFTP: "own" or "openssh", which goes through the system's ssh.
+    transport: Option<String>,
+    /// A file with the keys of known servers, instead of the user's and the system's: SFTP.
+    known_hosts: Option<String>,
+    /// The server's public key or its fingerprint, such as "SHA256:…": SFTP.
+    host_key: Option<String>,
+    /// At most so many bytes a second to the repository, such as "10MiB".
+    limit_upload: Option<String>,
+    /// At most so many bytes a second from the repository.
+    limit_download: Option<String>,
+    /// The file that the system's ssh reads: SFTP with transport = "openssh".
+    ssh_config: Option<String>,
     /// How hard to compress.
     #[schemars(default)]
     compression: Compression,
@@ -233,10 +253,6 @@ struct Repository {
     sas: Option<Secret>,
     /// The JSON of a key of a service account of Google.
     service_account: Option<Secret>,
-    /// A password.
-    password: Option<Secret>,
-    /// A private key.
-    private_key: Option<Secret>,
     /// Lock every object for so long from when it is written, such as "30d". S3 alone; the bucket must allow it.
     lock: Option<String>,
     /// Who may lift such a lock.
@@ -244,6 +260,18 @@ struct Repository {
     lock_mode: LockMode,
     /// A file with certificates, in PEM, of authorities to trust beside the system's.
     ca_file: Option<String>,
+}
+
+/// Who may lift the lock of an object before its date.
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "read by the schema generator alone")]
+enum LockMode {
+    /// Whoever has the permission to.
+    #[default]
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// What is kept in a repository: a recovery point stays when any rule wants it.
@@ -300,18 +328,6 @@ struct Rules {
     /// All with one of these tags; with "a,b" those that have both.
     #[schemars(default)]
     tags: Vec<String>,
-}
-
-/// Who may lift the lock of an object before its date.
-#[derive(JsonSchema, Default)]
-#[schemars(rename_all = "lowercase")]
-#[expect(dead_code, reason = "read by the schema generator alone")]
-enum LockMode {
-    /// Whoever has the permission to.
-    #[default]
-    Governance,
-    /// Nobody.
-    Compliance,
 }
 
 /// Where a secret is; exactly one way.

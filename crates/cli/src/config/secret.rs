@@ -122,8 +122,10 @@ impl SecretRef {
         let act = || format!("read `{name}` from {}", self.place());
         let text = self.fetch(&CREDENTIAL).with_context(act)?;
         let has_lines = matches!(name, "service_account" | "private_key");
+        // Blanks around a password count.
+        let is_exact = matches!(name, "private_key" | "password" | "passphrase");
         let wanted = if has_lines { &text[..] } else { text.lines().next().unwrap_or_default() };
-        let wanted = if name == "private_key" { wanted } else { wanted.trim_matches(is_blank) };
+        let wanted = if is_exact { wanted } else { wanted.trim_matches(is_blank) };
         if wanted.is_empty() {
             return Err(Error::invalid("its first line is empty")
                 .with_hint("it must be the credential alone")

@@ -352,10 +352,12 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     assert_eq!(keys(&schema), ["app", "policy", "repository", "source"]);
     assert_eq!(keys(&defs["App"]), ["name", "rpo"]);
     assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
-    let of_place = ["compression", "keep", "key", "offsite", "url", "lock", "lock_mode", "ca_file"];
-    let mut of_place: Vec<&str> = of_place.into_iter().chain(crate::wiring::SECRET_NAMES).collect();
-    of_place.sort_unstable();
-    assert_eq!(keys(&defs["Repository"]), of_place);
+    let way = crate::wiring::SECRET_NAMES.iter().chain(super::access::SETTINGS).copied();
+    let own = ["compression", "keep", "key", "limit_download", "limit_upload", "offsite", "url"];
+    let way = way.chain(["lock", "lock_mode", "ca_file"]);
+    let mut repository: Vec<&str> = way.chain(own).collect();
+    repository.sort_unstable();
+    assert_eq!(keys(&defs["Repository"]), repository);
     assert_eq!(keys(&defs["Rules"]), keep::KEYS);
     let mut of_repository = [&keep::KEYS[..], &["time_zone"]].concat();
     of_repository.sort_unstable();

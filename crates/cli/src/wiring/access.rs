@@ -37,6 +37,7 @@ pub(super) fn of(config: &AccessConfig) -> Access {
         secrets,
         lock: config.lock.map(|keep| ObjectLock { mode, keep }),
         ca_file: config.ca_file.clone(),
+        settings: config.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         ..Access::default()
     }
 }

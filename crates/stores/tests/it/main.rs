@@ -10,6 +10,14 @@ mod mounts;
 mod net;
 #[cfg(feature = "s3")]
 mod object;
+#[cfg(feature = "rest")]
+mod rest;
+#[cfg(feature = "rest")]
+mod scripted;
+#[cfg(feature = "sftp")]
+mod sftp;
+#[cfg(feature = "sftp")]
+mod stalling;
 mod suite;
 
 use lastgood_model::Id;

@@ -3,10 +3,12 @@
 use lastgood_model::store::{ObjectKind, Store};
 use lastgood_model::{ErrorKind, Result};
 use lastgood_stores::{
-    Fault, FaultStore, LocalStore, MemoryStore, Op, Pace, ReadOnlyStore, RecordStore, RetryPolicy, RetryStore, open_url,
+    DeadlineStore, Fault, FaultStore, LimitStore, LocalStore, MemoryStore, Op, Pace, Rates, ReadOnlyStore, RecordStore,
+    RetryPolicy, RetryStore, Timeouts, open_url,
 };
 use lastgood_testkit::store_suite;
 use std::cell::RefCell;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,7 +43,7 @@ impl Pace for NoWait {
 }
 
 fn retry<S: Store>(inner: S) -> RetryStore<S> {
-    let policy = RetryPolicy { tries_max: 200, total_max: Duration::MAX, ..RetryPolicy::default() };
+    let policy = RetryPolicy { tries_max: 200, total_max: Duration::MAX, reserve: u32::MAX, ..RetryPolicy::default() };
     RetryStore::with_pace(inner, policy, Arc::new(NoWait(AtomicU64::new(1))))
 }
 
@@ -55,6 +57,12 @@ fn a_local_folder_keeps_the_contract() {
 fn a_local_folder_opened_by_url_keeps_the_contract() {
     let folders = Folders::default();
     store_suite::run(|| open_url(&format!("file://{}", folders.store().root().display())).unwrap());
+}
+
+#[test]
+fn a_limited_store_and_one_with_a_deadline_keep_the_contract() {
+    let rates = Rates { upload: NonZeroU64::new(1 << 40), download: NonZeroU64::new(1 << 40) };
+    store_suite::run(|| Arc::new(LimitStore::new(DeadlineStore::new(MemoryStore::new(), Timeouts::default()), rates)));
 }
 
 #[test]
