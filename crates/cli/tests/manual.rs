@@ -9,7 +9,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use lastgood_testkit::postgres::{PASSWORD, PgServer, SUPERUSER, Version};
+use lastgood_testkit::rest_server::{RestOptions, RestServer};
 use lastgood_testkit::s3::S3Server;
+use lastgood_testkit::sshd::Sshd;
 use lastgood_testkit::tools;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
@@ -20,6 +22,8 @@ use std::process::{Command, Stdio};
 const SERVER_PAGE: &str = "postgresql.md";
 /// The page whose examples need a bucket.
 const BUCKET_PAGE: &str = "losing-a-place.md";
+/// The page whose examples need servers that keep repositories.
+const REMOTE_PAGE: &str = "other-machines.md";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lastgood");
 
 /// One test for each page.
@@ -49,6 +53,7 @@ pages! {
     leaving: "leaving.md",
     looking_inside: "looking-inside.md",
     losing_a_place: "losing-a-place.md",
+    other_machines: "other-machines.md",
     contents: "README.md",
     postgresql: "postgresql.md",
     pruning: "pruning.md",
@@ -200,6 +205,14 @@ fn run_page(page: &str) {
         variables.extend([("RESTIC_BUCKET", bucket.bucket().join("shop").display().to_string())]);
         variables.extend([("AWS_ACCESS_KEY_ID", S3Server::KEY_ID.to_owned())]);
         variables.extend([("AWS_SECRET_ACCESS_KEY", S3Server::SECRET.to_owned())]);
+    }
+    let options = RestOptions { append_only: false, login: Some(("shop", "secret")) };
+    let remote = (page == REMOTE_PAGE).then(|| (Sshd::start(), RestServer::in_memory(options)));
+    if let Some((sshd, rest)) = &remote {
+        variables.extend([("USER", sshd.user().to_owned()), ("PORT", sshd.port().to_string())]);
+        variables.extend([("CLIENT_KEY", sshd.client_key().display().to_string())]);
+        variables.extend([("FAR", home.path().join("far").display().to_string())]);
+        variables.extend([("REST_PORT", rest.port().to_string())]);
     }
     for example in examples {
         let mut said = tempfile::tempfile().unwrap();

@@ -17,6 +17,7 @@ mod postgres;
 mod processes;
 mod protect;
 mod prune;
+mod remote;
 mod restic;
 mod restore;
 mod status;
