@@ -38,6 +38,7 @@ pub use limit::{LimitStore, Rates};
 pub use local::LocalStore;
 pub use location::{Location, ObjectPlace, Service, Style, open_url, parse_location};
 pub use memory::MemoryStore;
+pub use mounts::Mount;
 #[cfg(feature = "object")]
 pub use object::CapabilityRecord;
 pub use op::Op;

@@ -12,7 +12,7 @@ pub use object::{ObjectPlace, Service, Style};
 use crate::rest::RestPlace;
 #[cfg(feature = "sftp")]
 use crate::sftp::SftpPlace;
-use crate::{Access, DeadlineStore, LocalStore, mounts};
+use crate::{Access, DeadlineStore, LocalStore, Mount};
 use lastgood_model::node::display_path;
 use lastgood_model::store::Store;
 use lastgood_model::{Error, ErrorKind, Result};
@@ -47,7 +47,7 @@ impl Location {
         match self {
             Self::Local(path) => {
                 let store = LocalStore::new(path)?;
-                match mounts::is_remote(store.root()) {
+                match Mount::of(store.root()).is_some_and(|mount| mount.is_remote()) {
                     true => Ok(Arc::new(DeadlineStore::new(store, access.timeouts))),
                     false => Ok(Arc::new(store)),
                 }
@@ -63,10 +63,12 @@ impl Location {
         }
     }
 
-    /// The names in [`Access::settings`] that a place of this kind understands.
+    /// What can be said of the way to a place of this kind, beside secrets: `lock` and `ca_file`, which are fields of
+    /// [`Access`], and names in [`Access::settings`].
     pub fn settings(&self) -> &'static [&'static str] {
         match self {
-            Self::Local(_) | Self::Object(_) => &[],
+            Self::Local(_) => &[],
+            Self::Object(_) => &["lock", "ca_file"],
             #[cfg(feature = "rest")]
             Self::Rest(_) => rest::SETTINGS,
             #[cfg(feature = "sftp")]
@@ -126,8 +128,9 @@ const REMOTE_SCHEMES: [&str; 16] = [
     "https",
 ];
 
-/// Understands a local path, a `file://` URL, or a place in an object store. [`ErrorKind::Unsupported`] for another scheme, [`ErrorKind::Invalid`]
-/// for what can be neither. Messages name the scheme alone, since a URL may hold a password.
+/// Understands a local path, a `file://` URL, a place in an object store or on a server. [`ErrorKind::Unsupported`] for
+/// another scheme, [`ErrorKind::Invalid`] for what can be neither. Messages name the scheme alone, since a URL may hold a
+/// password.
 pub fn parse_location(text: &str) -> Result<Location> {
     if text.is_empty() {
         return Err(Error::invalid("the location of the repository is empty"));
@@ -162,7 +165,7 @@ pub fn parse_location(text: &str) -> Result<Location> {
                 format!("locations with the scheme `{scheme}:` are not supported"),
             )
             .with_hint(format!(
-                "use a local path, file:///path, s3://, gs:// or az://; for a folder whose name begins with `{scheme}:` write ./ before it"
+                "use a local path, file:///path, s3://, gs://, az://, sftp:// or rest:https://; for a folder whose name begins with `{scheme}:` write ./ before it"
             )));
         }
     }

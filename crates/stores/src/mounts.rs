@@ -1,27 +1,46 @@
-//! Whether a folder lies on another machine, asked of the table of mounts: looking at the folder itself could hang.
+//! What a folder lies on, asked of the table of mounts: looking at the folder itself could hang.
 
 use std::path::{Path, PathBuf};
 
 /// Kinds of file system whose bytes are elsewhere.
 const REMOTE: [&str; 12] =
     ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs", "ncpfs", "davfs"];
+/// The same, of those that are a program's.
+const REMOTE_FUSE: [&str; 4] = ["sshfs", "rclone", "glusterfs", "s3fs"];
 
-/// True when the mount that an absolute path is below is of another machine. What cannot be told is taken for local.
-pub(crate) fn is_remote(path: &Path) -> bool {
-    fs_err::read_to_string("/proc/self/mountinfo").is_ok_and(|table| is_remote_by(&table, path))
+/// A mounted file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// What is mounted: a device, a server's folder, or a mere word.
+    pub source: String,
+    /// The kind of file system, such as `ext4`.
+    pub kind: String,
 }
 
-fn is_remote_by(table: &str, path: &Path) -> bool {
-    // Of several mounts on one another the last counts.
-    let mounts = table.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = unescape(before.split(' ').nth(4)?);
-        path.starts_with(&point).then(|| (point.components().count(), after.split(' ').next().unwrap_or_default()))
-    });
-    let kind = mounts.max_by_key(|(depth, _)| *depth).map_or("", |(_, kind)| kind);
-    REMOTE.contains(&kind)
-        || (kind.starts_with("fuse.")
-            && ["sshfs", "rclone", "glusterfs", "s3fs"].iter().any(|name| kind.ends_with(name)))
+impl Mount {
+    /// The mount that an absolute path without links is below; `None` when the table cannot be read.
+    pub fn of(path: &Path) -> Option<Self> {
+        Self::by(&fs_err::read_to_string("/proc/self/mountinfo").ok()?, path)
+    }
+
+    /// True when the bytes are on another machine. What cannot be told is taken for local.
+    pub fn is_remote(&self) -> bool {
+        let fuse = self.kind.strip_prefix("fuse.");
+        REMOTE.contains(&self.kind.as_str()) || fuse.is_some_and(|kind| REMOTE_FUSE.contains(&kind))
+    }
+
+    fn by(table: &str, path: &Path) -> Option<Self> {
+        let mounts = table.lines().filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let point = unescape(before.split(' ').nth(4)?);
+            path.starts_with(&point).then(|| (point.components().count(), after))
+        });
+        // Of several mounts on one another the last counts.
+        let (_, after) = mounts.max_by_key(|(depth, _)| *depth)?;
+        let mut words = after.split(' ');
+        let kind = words.next()?.to_owned();
+        Some(Self { kind, source: unescape(words.next()?).to_string_lossy().into_owned() })
+    }
 }
 
 /// Spaces and the like stand as octal numbers.
@@ -52,8 +71,11 @@ mod tests {
             ("/mnt/ssh/x", true),
             ("/mnt/auto/x", true),
         ] {
-            assert_eq!(is_remote_by(table, Path::new(path)), want, "{path}");
+            let mount = Mount::by(table, Path::new(path)).unwrap();
+            assert_eq!(mount.is_remote(), want, "{path}: {mount:?}");
         }
-        assert!(!is_remote(Path::new("/proc")));
+        let mount = Mount::by(table, Path::new("/mnt/nas one/backup")).unwrap();
+        assert_eq!((mount.source.as_str(), mount.kind.as_str()), ("box:/srv", "nfs4"));
+        assert!(!Mount::of(Path::new("/proc")).unwrap().is_remote());
     }
 }

@@ -28,10 +28,12 @@ pub(crate) struct AccessConfig {
     pub(crate) rates: Rates,
 }
 
-/// Settings of which each means something for some kinds of place.
-pub(crate) const SETTINGS: &[&str] = &["user", "transport", "known_hosts", "host_key", "ssh_config"];
+/// Settings of which each means something for some kinds of place, and is passed on as it is.
+pub(super) const SETTINGS: &[&str] = &["user", "transport", "known_hosts", "host_key", "ssh_config"];
 /// Those of them that are paths.
 const PATHS: [&str; 2] = ["known_hosts", "ssh_config"];
+/// The others, which are understood here.
+pub(super) const OTHERS: [&str; 3] = ["lock", "lock_mode", "ca_file"];
 
 const HINT: &str = "write { file = \"path\" }, { env = \"VARIABLE\" }, { command = [\"program\", …] } or \
                     { systemd = \"credential\" }; a credential itself never stands in a config";
@@ -44,18 +46,22 @@ pub(super) fn read(section: &mut Section<'_>, place: Option<&Place>, folder: &Pa
         let reference = section.table(name, Some(HINT)).and_then(|table| read_secret(table, folder, HINT));
         secrets.extend(reference.map(|reference| (name, reference)));
     }
-    let lock = section.parsed("lock", "a span such as \"30d\"", parse_duration);
-    let mode = section.choice("lock_mode", &[("governance", false), ("compliance", true)]);
+    let takes = |name: &str| place.is_none_or(|place| place.settings().contains(&name));
+    let (mut lock, mut mode) = (None, None);
+    if takes("lock") {
+        lock = section.parsed("lock", "a span such as \"30d\"", parse_duration);
+        mode = section.choice("lock_mode", &[("governance", false), ("compliance", true)]);
+    }
     if let (None, Some(mode)) = (&lock, &mode) {
         let message = format!("`{}` says how, but nothing says that objects are locked", section.path_of("lock_mode"));
         section.wrong(&mode.place, message, Some("write lock = \"30d\" beside it, or remove it".to_owned()));
     }
-    let ca_file = section.text("ca_file").map(|found| {
+    let ca_file = takes("ca_file").then(|| section.text("ca_file")).flatten().map(|found| {
         refuse_tilde(section, &found.value, &found.place);
         tidied(folder.join(found.value))
     });
     let mut settings = BTreeMap::new();
-    for &name in place.map_or(SETTINGS, Place::settings) {
+    for &name in SETTINGS.iter().filter(|name| takes(name)) {
         let Some(Found { value, place }) = section.text(name) else { continue };
         let is_path = PATHS.contains(&name);
         if is_path {

@@ -353,7 +353,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
     section.close(|key| match key {
         "password_file" | "key_file" => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
         "password" if is_local => Some((format!("unknown key `{key}`"), SECRET_HINT.to_owned())),
-        _ if SECRET_NAMES.iter().chain(access::SETTINGS).any(|name| *name == key) => Some((
+        _ if SECRET_NAMES.iter().chain(access::SETTINGS).chain(&access::OTHERS).any(|name| *name == key) => Some((
             format!("`{key}` means nothing for a repository at such a `url`"),
             "remove it, or correct `url`".to_owned(),
         )),

@@ -1,7 +1,7 @@
 //! The config: `lastgood.toml`, the environment over it, and defaults below it. Flags go over all of this, in the
 //! commands. What is wrong is told with its place; nothing is guessed and nothing unknown is passed over.
 
-pub(crate) mod access;
+mod access;
 mod decode;
 mod diagnostic;
 pub(crate) mod keep;

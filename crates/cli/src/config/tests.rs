@@ -275,6 +275,18 @@ fn everything_that_can_be_wrong_says_where_and_what_to_do() {
     check(&bucket("sas = { fil = 'x', env = 'S' }"), "lastgood.toml:3:9:", &["did you mean `file`"]);
     check(&bucket("lock = 'long'"), "lastgood.toml:3:8:", &["a span"]);
     check(&bucket("lock_mode = 'compliance'"), "lastgood.toml:3:13:", &["nothing says"]);
+    for (url, line) in [
+        ("/r", "lock = '30d'"),
+        ("/r", "ca_file = 'x'"),
+        ("/r", "private_key = { file = 'x' }"),
+        ("sftp://u@h/r", "lock = '30d'"),
+        ("sftp://u@h/r", "sas = { file = 'x' }"),
+        ("rest:https://h/r", "lock_mode = 'compliance'"),
+        ("rest:https://h/r", "known_hosts = 'x'"),
+        ("s3://b", "password = { file = 'x' }"),
+    ] {
+        check(&format!("[repository.r]\nurl = '{url}'\n{line}\n"), "lastgood.toml:3:1:", &["means nothing"]);
+    }
     check("[repository.r]\nurl = '/r'\ncompression = 'best'\n", "lastgood.toml:3:15:", &["it can be"]);
     check(
         "[repository.r]\nurl = '/r'\nkey = { fiel = 'k' , env = 'K' }\n",
@@ -354,7 +366,7 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
     let way = crate::wiring::SECRET_NAMES.iter().chain(super::access::SETTINGS).copied();
     let own = ["compression", "keep", "key", "limit_download", "limit_upload", "offsite", "url"];
-    let way = way.chain(["lock", "lock_mode", "ca_file"]);
+    let way = way.chain(super::access::OTHERS);
     let mut repository: Vec<&str> = way.chain(own).collect();
     repository.sort_unstable();
     assert_eq!(keys(&defs["Repository"]), repository);

@@ -7,7 +7,7 @@ use lastgood_model::{Error, Result};
 use std::sync::Arc;
 
 /// What a REST server understands beside its URL.
-pub(super) const SETTINGS: &[&str] = &["user"];
+pub(super) const SETTINGS: &[&str] = &["user", "ca_file"];
 
 /// Understands what follows `rest:`. Messages do not repeat it, since it may hold a password.
 pub(super) fn parse(rest: &str) -> Result<RestPlace> {

@@ -1,12 +1,9 @@
 //! What a repository lies on, as far as its location tells.
 
 use lastgood_model::status::Known;
+use lastgood_stores::Mount;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// File systems that are somebody else's disk.
-const NETWORK: [&str; 10] =
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.rclone"];
 
 /// What is known of a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,17 +69,16 @@ fn of_folder(folder: &Path, data: &[PathBuf]) -> Medium {
         immutable: Known::No,
     };
     let Ok(meta) = fs_err::metadata(folder) else { return medium };
-    let mounts = fs_err::read_to_string("/proc/self/mounts").unwrap_or_default();
-    match mount_of(folder, &mounts) {
-        Some((source, kind)) if NETWORK.contains(&kind) => {
-            medium.name = format!("share {source}");
+    match fs_err::canonicalize(folder).ok().and_then(|path| Mount::of(&path)) {
+        Some(mount) if mount.is_remote() => {
+            medium.name = format!("share {}", mount.source);
             medium.beside_data = Known::No;
         }
         mount => {
             let device = meta.dev();
             let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
             medium.name = match mount {
-                Some((source, _)) if source.starts_with('/') => format!("disk {source}"),
+                Some(Mount { source, .. }) if source.starts_with('/') => format!("disk {source}"),
                 _ => format!("disk {number}"),
             };
             medium.offsite = Known::No;
@@ -95,18 +91,6 @@ fn of_folder(folder: &Path, data: &[PathBuf]) -> Medium {
         }
     }
     medium
-}
-
-/// Source and kind of the file system that a path is on.
-fn mount_of<'a>(path: &Path, mounts: &'a str) -> Option<(&'a str, &'a str)> {
-    let path = fs_err::canonicalize(path).ok()?;
-    let fitting = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ');
-        let (source, point, kind) = (words.next()?, words.next()?, words.next()?);
-        path.starts_with(point).then_some((point.len(), source, kind))
-    });
-    // Of two on the same point the later one covers the other.
-    fitting.max_by_key(|(length, ..)| *length).map(|(_, source, kind)| (source, kind))
 }
 
 #[cfg(test)]
@@ -129,12 +113,5 @@ mod tests {
         }
         assert_eq!(of_location("s3://b", &[]).offsite, Known::Yes);
         assert_eq!(of_location("s3://b?endpoint=http://127.0.0.1:9000", &[]).offsite, Known::Unknown);
-    }
-
-    #[test]
-    fn the_deepest_mount_counts() {
-        let mounts = "/dev/a / ext4 rw 0 0\nnas:/x /tmp nfs4 rw 0 0\n";
-        assert_eq!(mount_of(Path::new("/tmp"), mounts), Some(("nas:/x", "nfs4")));
-        assert_eq!(mount_of(Path::new("/"), mounts), Some(("/dev/a", "ext4")));
     }
 }
