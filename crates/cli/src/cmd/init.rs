@@ -19,7 +19,7 @@ pub(super) fn run(run: &Run, args: &Init) -> Outcome {
         None => None,
     };
     if let Some(origin) = &origin {
-        all.retain(|chosen| chosen.place != origin.place);
+        all.retain(|chosen| !chosen.place.is_where(&origin.place));
         if all.is_empty() {
             return Err(Error::invalid("nothing says which repository is to be made")
                 .with_hint("name it with --repo, or add a [repository.NAME] section for it")

@@ -211,7 +211,8 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
     if let Some(text) = &run.global.repo {
         let here = std::env::current_dir().context("find the working directory")?;
         let place = Place::parse(text, &here).map_err(|e| e.context("understand --repo"))?;
-        let known = configured.iter().any(|r| r.place == place || std::ffi::OsStr::new(&r.name) == text.as_os_str());
+        let known =
+            configured.iter().any(|r| r.place.is_where(&place) || std::ffi::OsStr::new(&r.name) == text.as_os_str());
         if known {
             return run.repositories(existing);
         }
