@@ -129,6 +129,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// success for all else. After any error the object may or may not be there.
     fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()>;
 
+    /// As [`Store::put`], for what only a restore or a verification reads again: contents of files, not trees. A store with
+    /// storage classes may keep it in one that is cheaper to keep and dearer to read. Whoever wraps a store passes this on.
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        self.put(key, parts)
+    }
+
     /// Makes all names put and all removals so far durable.
     fn sync(&self) -> Result<()>;
 
@@ -186,6 +192,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
         (**self).put(key, parts)
+    }
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        (**self).put_cold(key, parts)
     }
     fn sync(&self) -> Result<()> {
         (**self).sync()

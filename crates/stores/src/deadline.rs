@@ -100,6 +100,11 @@ impl<S: Store + 'static> Store for DeadlineStore<S> {
         self.within(format_args!("write {key}"), length_of(parts), move |store| store.put(&key, &[&whole]))
     }
 
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        let (key, whole) = (*key, parts.concat());
+        self.within(format_args!("write {key}"), length_of(parts), move |store| store.put_cold(&key, &[&whole]))
+    }
+
     fn sync(&self) -> Result<()> {
         // What was written before may only now go over the line.
         self.within("flush", 1 << 30, |store| store.sync())

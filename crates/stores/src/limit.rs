@@ -91,6 +91,11 @@ impl<S: Store> Store for LimitStore<S> {
         self.inner.put(key, parts)
     }
 
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        self.up(length_of(parts))?;
+        self.inner.put_cold(key, parts)
+    }
+
     fn sync(&self) -> Result<()> {
         self.inner.sync()
     }

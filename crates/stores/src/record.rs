@@ -205,6 +205,10 @@ impl<S: Store> Store for RecordStore<S> {
         self.keyed(Op::Put, key, 0, length_of(parts), self.inner.put(key, parts))
     }
 
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        self.keyed(Op::Put, key, 0, length_of(parts), self.inner.put_cold(key, parts))
+    }
+
     fn sync(&self) -> Result<()> {
         self.plain(Op::Sync, None, self.inner.sync())
     }

@@ -245,6 +245,10 @@ impl<S: Store> Store for RetryStore<S> {
         }
     }
 
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        self.attempt(format_args!("write {key}"), |_| self.inner.put_cold(key, parts))
+    }
+
     fn sync(&self) -> Result<()> {
         self.attempt("flush", |_| self.inner.sync())
     }

@@ -4,7 +4,7 @@ use super::walk::{Lost, Need, Wanted};
 use super::{Ends, advance, is_loss};
 use crate::format::{IndexBlob, decode_index};
 use crate::index::{BlobRef, Location};
-use crate::pipe::Packer;
+use crate::pipe::{Packer, put_pack};
 use crate::read::{header_of, noun, pack_is_gone, read_header};
 use crate::sha256::sha256;
 use crate::work::{each, threads_for};
@@ -125,7 +125,7 @@ impl Sending<'_> {
         }
         let may_move = self.same_key && !self.ends.doomed.contains(&id);
         if may_move && need.bytes_as_pack == size && wanted.len() == blobs.len() && sha256(bytes) == id.0.0 {
-            target.store.put(&key, &[bytes])?;
+            put_pack(&*target.store, id, bytes, &blobs)?;
             self.packer.enter_whole(id, size, blobs)?;
             self.packs_whole.fetch_add(1, Relaxed);
             self.count(u64::from(need.blobs), need.bytes);

@@ -15,7 +15,7 @@ mod stream;
 mod tree;
 
 pub use compress::Compression;
-pub(crate) use packer::{INDEX_BLOBS, Packer};
+pub(crate) use packer::{INDEX_BLOBS, Packer, put_pack};
 pub(crate) use stream::Stream;
 
 use crate::chunk::ChunkParams;

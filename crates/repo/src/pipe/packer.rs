@@ -310,8 +310,7 @@ impl Shared {
         let trailer = trailer(bytes.len() - start)?;
         bytes.extend_from_slice(&trailer);
         let id = PackId(Id(sha256(&bytes)));
-        self.store.put(&StoreKey::new(ObjectKind::Pack, id), &[&bytes])?;
-
+        put_pack(&*self.store, id, &bytes, &blobs)?;
         self.enter(id, bytes.len() as u64, blobs)?;
         Ok(bytes)
     }
@@ -345,6 +344,15 @@ impl Shared {
         let id = put_unpacked(&*self.store, &self.sealer, ObjectKind::Index, &json)?;
         self.cache.keep(&IndexId(id), &packs);
         Ok(())
+    }
+}
+
+/// Writes a pack. Those that hold trees are read by every run; all others may be kept where reading is dear.
+pub(crate) fn put_pack(store: &dyn Store, id: PackId, bytes: &[u8], blobs: &[IndexBlob]) -> Result<()> {
+    let key = StoreKey::new(ObjectKind::Pack, id);
+    match blobs.iter().any(|blob| blob.kind == BlobKind::Tree) {
+        true => store.put(&key, &[bytes]),
+        false => store.put_cold(&key, &[bytes]),
     }
 }
 

@@ -296,11 +296,38 @@ impl Bucket {
         }
     }
 
-    /// How an object of this kind is kept. Locks of runs come and go; packs alone may be cold, since everything else is
-    /// read by every run.
-    fn keep(&self, kind: ObjectKind) -> Keep<'_> {
-        let is_pack = kind == ObjectKind::Pack;
-        Keep { is_locked: kind != ObjectKind::Lock, class: self.storage_class.as_deref().filter(|_| is_pack) }
+    /// How an object is kept. Locks of runs come and go.
+    fn keep(&self, kind: ObjectKind, is_cold: bool) -> Keep<'_> {
+        Keep { is_locked: kind != ObjectKind::Lock, class: self.storage_class.as_deref().filter(|_| is_cold) }
+    }
+
+    /// Writes one of the repository's objects. One of another length under the same name is damaged, whatever it is, and is
+    /// replaced.
+    fn put_kept(&self, key: &StoreKey, parts: &[&[u8]], keep: Keep<'_>) -> Result<()> {
+        let below = key.path();
+        let bytes = Bytes::from(parts.concat());
+        if key.kind == ObjectKind::Config {
+            if !self.write(&below, &bytes, How::Create, keep)? {
+                return Err(taken(&below, &self.shown));
+            }
+            // Where conditions are not honoured, another may have written at the same instant.
+            if !self.honours_conditions() && self.read(&below)? != bytes {
+                return Err(taken(&below, &self.shown));
+            }
+            return Ok(());
+        }
+        let how = if self.honours_conditions() { How::Create } else { How::Replace };
+        let is_there = || Ok::<_, Error>(self.size_of(&below)? == Some(length_of(parts)));
+        match self.write(&below, &bytes, how, keep) {
+            Ok(true) => Ok(()),
+            Ok(false) if is_there()? => Ok(()),
+            Ok(false) => self.write(&below, &bytes, How::Replace, keep).map(drop),
+            // A server may refuse a name that is taken and close before the body is sent, so that no answer is seen.
+            Err(error) if how == How::Create && error.kind() == ErrorKind::Retry && is_there().unwrap_or(false) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -326,33 +353,12 @@ impl Store for Bucket {
         Ok(())
     }
 
-    /// An object of another length under the same name is damaged, whatever it is, and is replaced.
     fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
-        let below = key.path();
-        let keep = self.keep(key.kind);
-        let bytes = Bytes::from(parts.concat());
-        if key.kind == ObjectKind::Config {
-            if !self.write(&below, &bytes, How::Create, keep)? {
-                return Err(taken(&below, &self.shown));
-            }
-            // Where conditions are not honoured, another may have written at the same instant.
-            if !self.honours_conditions() && self.read(&below)? != bytes {
-                return Err(taken(&below, &self.shown));
-            }
-            return Ok(());
-        }
-        let how = if self.honours_conditions() { How::Create } else { How::Replace };
-        let is_there = || Ok::<_, Error>(self.size_of(&below)? == Some(length_of(parts)));
-        match self.write(&below, &bytes, how, keep) {
-            Ok(true) => Ok(()),
-            Ok(false) if is_there()? => Ok(()),
-            Ok(false) => self.write(&below, &bytes, How::Replace, keep).map(drop),
-            // A server may refuse a name that is taken and close before the body is sent, so that no answer is seen.
-            Err(error) if how == How::Create && error.kind() == ErrorKind::Retry && is_there().unwrap_or(false) => {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        self.put_kept(key, parts, self.keep(key.kind, false))
+    }
+
+    fn put_cold(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+        self.put_kept(key, parts, self.keep(key.kind, true))
     }
 
     /// What was answered is durable.

@@ -46,7 +46,10 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
 fn a_rest_server_keeps_the_contract() {
     let server = RestServer::in_memory(LOGIN);
     let count = AtomicU32::new(0);
-    store_suite::run(|| open(&server.url(&format!("r{}", count.fetch_add(1, Ordering::Relaxed))), "pass/word"));
+    store_suite::run(|| {
+        let url = server.url(&format!("r{}", count.fetch_add(1, Ordering::Relaxed)));
+        crate::object::as_used(open(&url, "pass/word"))
+    });
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn lists_of_the_first_version_and_answers_without_ranges_are_understood() {
             );
         }
         if line.starts_with("HEAD ") {
-            return b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec();
+            return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n".to_vec();
         }
         answer("200 OK", "", b"abcde")
     });
