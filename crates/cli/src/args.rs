@@ -371,6 +371,9 @@ pub(crate) struct CopyPoints {
     /// Tell what would be sent, send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// How long to wait while somebody removes things from TO
+    #[arg(long, value_name = "SPAN", default_value = LOCK_WAIT, value_parser = wait)]
+    pub(crate) lock_wait: Duration,
 }
 
 /// `snapshots`

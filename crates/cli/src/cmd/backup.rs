@@ -49,7 +49,7 @@ pub(super) struct Taken {
     pub(super) repository: Arc<Repository>,
     /// The newest complete recovery point, which may be this one.
     pub(super) last_good: Option<LastGood>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 impl Taken {

@@ -15,8 +15,6 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a copy waits for somebody who deletes.
-const LOCK_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Points told one by one.
 const TOLD_MAX: usize = 20;
 
@@ -40,7 +38,7 @@ pub(super) fn run(run: &Run, args: &CopyPoints) -> Outcome {
         &source,
         &target,
         &wanted,
-        CopyOptions { dry_run: args.dry_run, mend: args.mend, ..CopyOptions::default() },
+        CopyOptions { dry_run: args.dry_run, mend: args.mend, lock_wait: args.lock_wait },
     )?;
     if run.out.is_human() {
         tell(run, (&from, &to), &report, took)?;
@@ -68,7 +66,6 @@ pub(super) fn send(
     wanted: &[SnapshotId],
     options: CopyOptions,
 ) -> Result<(CopyReport, Duration)> {
-    let options = CopyOptions { lock_wait: LOCK_WAIT, ..options };
     let monitor = run.monitor();
     let began = Instant::now();
     let progress = run.progress("Copying", &monitor);

@@ -12,11 +12,12 @@ use crate::config::Config;
 use crate::errors::{Failure, Outcome};
 use crate::exit_code::ExitCode;
 use crate::output::{List, json, object};
+use crate::protection::last_good;
 use crate::run::{Chosen, Run};
 use crate::several::near_first;
 use crate::text;
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
-use lastgood_ops::backup::is_of_sources;
+use lastgood_ops::backup::{BackupReport, is_of_sources};
 use lastgood_ops::copy::{Behind, behind};
 use lastgood_repo::copy::{CopyOptions, CopyReport, PointState};
 use lastgood_repo::{Repository, Snapshot};
@@ -57,7 +58,8 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
     let tried = failed.len();
     if let Some(point) = taken.report.snapshot {
         let before = taken.repository.snapshots(|_, _| {})?.into_iter().filter(|s| s.id != point).collect();
-        let spreading = Spreading { run, app: &config.app, place, taken: &taken, point, before };
+        let options = CopyOptions { lock_wait: args.lock_wait, ..CopyOptions::default() };
+        let spreading = Spreading { run, app: &config.app, place, taken: &taken, point, before, options };
         // First everything comes together in the one that took the capture, and then from there to each.
         let mut others = Vec::new();
         for chosen in all.iter().skip(tried + 1) {
@@ -106,6 +108,35 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
         list.end(object([("exit_code", code.number().into())]))?;
     }
     Ok(code)
+}
+
+/// A point that was just taken, in one more repository.
+pub(super) struct Copied {
+    pub(super) taken: Taken,
+    pub(super) report: CopyReport,
+    pub(super) took: Duration,
+}
+
+/// Copies a point that was just taken into `chosen`, which needs not have anything else.
+pub(super) fn copy_of(run: &Run, app: &str, taken: &Taken, chosen: &Chosen, options: CopyOptions) -> Result<Copied> {
+    let repository = run.open(chosen)?;
+    let point = taken.report.snapshot.into_iter().collect::<Vec<_>>();
+    let (report, took) = copy::send(run, &taken.repository, &repository, &point, options)?;
+    let [sent] = report.points.as_slice() else {
+        return Err(Error::new(ErrorKind::Bug, "one recovery point was to be copied"));
+    };
+    let Some(copy) = sent.copy else {
+        let what = format!("recovery point {} could not be copied to {}", sent.snapshot.short(), chosen.describe());
+        return Err(Error::corrupt(what).with_hint("`lastgood check` tells whether the repository is damaged"));
+    };
+    let last_good = last_good(&repository, Some(app))?;
+    let taken = Taken {
+        report: BackupReport { snapshot: Some(copy), ..taken.report.clone() },
+        repository,
+        last_good,
+        dry_run: false,
+    };
+    Ok(Copied { taken, report, took })
 }
 
 /// No repository could take the point.
@@ -160,6 +191,7 @@ struct Spreading<'a> {
     point: SnapshotId,
     /// What that repository had before.
     before: Vec<Snapshot>,
+    options: CopyOptions,
 }
 
 /// Another repository, with what was fetched from it: points captured there while the first one could not be used.
@@ -215,7 +247,7 @@ impl Spreading<'_> {
         let from = &self.taken.repository;
         let Other { repository: to, fetched, .. } = other;
         let behind = behind(from, &to, self.app, &[self.point])?;
-        let (report, took) = copy::send(self.run, from, &to, &behind.send, CopyOptions::default())?;
+        let (report, took) = copy::send(self.run, from, &to, &behind.send, self.options)?;
         Ok(Sent { report, took, behind, fetched, point: self.point })
     }
 
@@ -225,7 +257,7 @@ impl Spreading<'_> {
         if missed.is_empty() {
             return Ok(None);
         }
-        match copy::send(self.run, other, first, &missed, CopyOptions::default()) {
+        match copy::send(self.run, other, first, &missed, self.options) {
             Ok((report, _)) => Ok(Some(report)),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             // The new point is worth more than older ones.

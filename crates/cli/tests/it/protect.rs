@@ -215,3 +215,25 @@ fn a_repository_that_lost_its_config_object_is_told_as_that_and_nothing_is_made_
         assert!(!shop.path(made).exists(), "{made}");
     }
 }
+
+#[test]
+fn several_repositories_get_the_same_point_and_each_is_proven() {
+    let shop = Shop::new();
+    let second = shop.beside("second");
+    shop.config(&format!(
+        "[repository.near]\npath = \"./backups\"\nkey = {{ file = \"./lastgood.key\" }}\n\
+         [repository.far]\npath = \"{}\"\nkey = {{ file = \"./far.key\" }}\n",
+        second.display()
+    ));
+    let ran = shop.run(["protect", "./shop.db", "./uploads"]).ok();
+    assert!(ran.stdout.contains("Copied to far"), "{}", ran.stdout);
+    assert_eq!(ran.stdout.matches("Proven: restored").count(), 2, "{}", ran.stdout);
+    // One capture, so one moment in both.
+    let times = ["near", "far"].map(|name| {
+        let (code, list) = shop.json(["snapshots", "--repo", name]);
+        assert_eq!(code, Some(0), "{list}");
+        assert_eq!(list["snapshots"].as_array().unwrap().len(), 1);
+        list["snapshots"][0]["time"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(times[0], times[1]);
+}

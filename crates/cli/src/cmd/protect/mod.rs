@@ -10,21 +10,24 @@ mod proof;
 mod tell;
 mod wanted;
 
-use super::{backup, init};
+use super::{backup, init, spread};
 use crate::args::{Backup, LOCK_WAIT_DEFAULT, Protect};
 use crate::config::{Config, FILE_NAME, PostgresConfig, SecretRef, SourceConfig, SourceSpec, secret};
 use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::protection::last_good_but;
 use crate::run::{Chosen, Run};
+use crate::several::near_first;
 use crate::text;
 use crate::wiring::{self, Place};
 use document::Document;
 use lastgood_model::source::FindingLevel;
 use lastgood_model::{Context, Error, ErrorKind, Result, SnapshotId, Time};
+use lastgood_repo::copy::{CopyOptions, CopyReport};
 use lastgood_repo::{Compression, Repository};
 use proof::Proof;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use wanted::{Server, Wanted};
 
 /// Where the key is, unless somebody says otherwise.
@@ -36,6 +39,8 @@ const REPOSITORY_NAME: &str = "backups";
 struct Protected {
     chosen: Chosen,
     taken: backup::Taken,
+    /// What was sent, for a point that came here from the first repository.
+    copied: Option<(CopyReport, Duration)>,
     proof: Proof,
     key_made: Option<PathBuf>,
     repository_made: bool,
@@ -65,7 +70,7 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
             }
         }
     }
-    let targets = targets(run, existing.as_ref(), &folder, &mut document)?;
+    let targets = near_first(targets(run, existing.as_ref(), &folder, &mut document)?);
     for chosen in &targets {
         judge(run, chosen, &wanted)?;
     }
@@ -91,7 +96,7 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
     run.remember(Some(&config));
 
     let mut code = ExitCode::Ok;
-    let mut all = Vec::new();
+    let mut all: Vec<Protected> = Vec::new();
     let request = Backup {
         sources: Vec::new(),
         force: false,
@@ -102,14 +107,22 @@ pub(super) fn run(run: &Run, args: &Protect) -> Outcome {
         lock_wait: LOCK_WAIT_DEFAULT,
     };
     for (chosen, (repository_made, key_made)) in targets.into_iter().zip(made) {
-        let mut taken = backup::take(run, &config, &chosen, &request)?;
+        // The sources are read once; what is here already goes on to the other places.
+        let (mut taken, copied) = match all.first() {
+            None => (backup::take(run, &config, &chosen, &request)?, None),
+            Some(first) => {
+                let options = CopyOptions { lock_wait: LOCK_WAIT_DEFAULT, ..CopyOptions::default() };
+                let copied = spread::copy_of(run, &config.app, &first.taken, &chosen, options)?;
+                (copied.taken, Some((copied.report, copied.took)))
+            }
+        };
         code = code.or(taken.exit_code());
         let proof = proof::prove(run, &config, &chosen, &taken, args.scratch.as_deref())?;
         code = code.or(proof.exit_code());
         if let (Proof::Done(report), ExitCode::Damage) = (&proof, proof.exit_code()) {
             taken.last_good = last_good_but(&taken.repository, Some(&config.app), &[report.snapshot])?;
         }
-        all.push(Protected { chosen, taken, proof, key_made, repository_made });
+        all.push(Protected { chosen, taken, copied, proof, key_made, repository_made });
     }
     let passwords: Vec<String> = added.iter().filter_map(|added| added.about_password(&folder)).collect();
     tell::tell(run, &config, &path, config_written, &passwords, &all, code)?;

@@ -2,7 +2,7 @@
 
 use super::super::doctor::source_on_same_disk;
 use super::super::init::KEY_WARNING;
-use super::super::{backup, report};
+use super::super::{backup, copy, report};
 use super::Protected;
 use super::proof::Proof;
 use crate::config::{Config, SecretRef, SourceSpec};
@@ -29,7 +29,15 @@ pub(super) fn tell(
         return object_for_programs(run, path, written, passwords, all, code);
     }
     for one in all {
-        backup::tell(run, &one.chosen, &one.taken)?;
+        match (&one.copied, one.taken.report.snapshot) {
+            (Some((report, took)), Some(point)) => run.out.line(format!(
+                "Copied to {} as {}. {}",
+                one.chosen.word(),
+                point.short(),
+                copy::traffic(report, *took)
+            ))?,
+            _ => backup::tell(run, &one.chosen, &one.taken)?,
+        }
         tell_proof(run, &one.proof)?;
         run.out.line("")?;
     }
