@@ -6,6 +6,7 @@
 mod apt;
 mod azurite;
 mod debian;
+mod garage;
 mod postgres;
 mod restic;
 mod rustic;
@@ -43,6 +44,8 @@ pub(crate) struct Tools {
     pub(crate) postgres_18: PathBuf,
     /// Azurite's server of blobs.
     pub(crate) azurite: PathBuf,
+    /// Garage.
+    pub(crate) garage: PathBuf,
     /// Whether `cargo nextest` can be run, with [`bin`] on the search path.
     pub(crate) has_nextest: bool,
 }
@@ -89,8 +92,12 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
         Some(path) => path,
         None => azurite::install(&shell::target().join("tools")).context("install Azurite")?,
     };
+    let garage = match chosen("LASTGOOD_GARAGE")? {
+        Some(path) => path,
+        None => garage::install(&shell::target().join("tools")).context("install Garage")?,
+    };
     let has_nextest = nextest();
-    let tools = Tools { restic, restic_old, rustic, sqlite3, postgres_15, postgres_18, azurite, has_nextest };
+    let tools = Tools { restic, restic_old, rustic, sqlite3, postgres_15, postgres_18, azurite, garage, has_nextest };
     for (what, program, arguments) in [
         ("restic", tools.restic.clone(), "version"),
         ("restic, older", tools.restic_old.clone(), "version"),
@@ -99,6 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<Tools> {
         ("postgres 15", tools.postgres_15.join("postgres"), "--version"),
         ("postgres 18", tools.postgres_18.join("postgres"), "--version"),
         ("azurite", tools.azurite.clone(), "--version"),
+        ("garage", tools.garage.clone(), "--version"),
     ] {
         let Some(version) = first_line(&program, &[arguments]) else {
             bail!("{} is there but does not run", program.display());

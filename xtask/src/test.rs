@@ -53,5 +53,6 @@ fn with_tools<'a>(command: &'a mut Command, tools: &Tools) -> Result<&'a mut Com
         .env("LASTGOOD_POSTGRES_15", &tools.postgres_15)
         .env("LASTGOOD_POSTGRES_18", &tools.postgres_18)
         .env("LASTGOOD_AZURITE", &tools.azurite)
+        .env("LASTGOOD_GARAGE", &tools.garage)
         .env("PATH", setup::search_path()?))
 }

@@ -19,6 +19,7 @@ mod several;
 mod signals;
 mod stop;
 mod text;
+mod usage;
 mod wiring;
 
 use args::{Cli, Format};

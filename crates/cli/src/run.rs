@@ -46,6 +46,8 @@ pub(crate) struct Chosen {
     /// Where its key is, by flag, config or environment.
     pub(crate) key: Option<SecretRef>,
     pub(crate) compression: Compression,
+    /// So many bytes it may hold, when the config says so.
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 impl Chosen {
@@ -193,7 +195,13 @@ impl Run {
     fn configured(&self, config: &RepositoryConfig) -> Chosen {
         // The environment's key lies over the file's already.
         let key = self.key_of_flag().or_else(|| config.key.clone());
-        Chosen { name: Some(config.name.clone()), place: config.place.clone(), key, compression: config.compression }
+        Chosen {
+            name: Some(config.name.clone()),
+            place: config.place.clone(),
+            key,
+            compression: config.compression,
+            quota_bytes: config.quota_bytes,
+        }
     }
 
     /// The repository that a name of the config, a path or a URL means. A key file that is given goes before all else.
@@ -225,7 +233,7 @@ impl Run {
             return Ok(self.configured(config));
         }
         let key = self.key_of_flag().or_else(SecretRef::of_environment);
-        Ok(Chosen { name: None, place, key, compression: Compression::default() })
+        Ok(Chosen { name: None, place, key, compression: Compression::default(), quota_bytes: None })
     }
 
     /// The key that `--key-file` names.

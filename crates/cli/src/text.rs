@@ -40,7 +40,7 @@ pub(crate) fn count(number: u64) -> String {
 /// A count with its noun, such as `1 file` or `2 files`.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
     let plural = match noun.strip_suffix('y') {
-        Some(stem) if number != 1 && !noun.ends_with("ey") => format!("{stem}ies"),
+        Some(stem) if number != 1 && !["ay", "ey", "oy"].iter().any(|end| noun.ends_with(end)) => format!("{stem}ies"),
         _ if number != 1 => format!("{noun}s"),
         _ => noun.to_owned(),
     };

@@ -15,6 +15,7 @@ use crate::args::Owners;
 use crate::config::{Config, Digest, SourceConfig, SourceSpec, nearest};
 use lastgood_model::node::display_path;
 use lastgood_model::source::Source;
+use lastgood_model::store::SideName;
 use lastgood_model::{Context, Error, ErrorKind, Result};
 use lastgood_ops::restore::RestoreRequest;
 use lastgood_sources::command::CommandSource;
@@ -117,7 +118,7 @@ pub(crate) fn refuse_foreign_folder(folder: &Path) -> Result<()> {
         Err(error) => return Err(error).with_context(act),
     };
     // What an interrupted `init` leaves is taken up again: folders, and a key to nothing.
-    let own = ["config", "data", "index", "keys", "locks", "snapshots"];
+    let own = ["config", "data", "index", "keys", "locks", "snapshots", SideName::ROOT];
     let foreign = entries.find_map(|entry| match entry {
         Ok(entry) if own.iter().any(|name| entry.file_name() == *name) => None,
         Ok(entry) => Some(Ok(entry.file_name())),

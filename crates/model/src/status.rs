@@ -46,8 +46,39 @@ pub struct Copy {
     pub offsite: Known,
     /// Whether nobody can remove it for now.
     pub immutable: Known,
+    /// Until when what came with the newest good point is locked, where locks are asked for and made.
+    pub locked_until: Option<Time>,
+    /// When a recovery point was last restored from it and compared.
+    pub drilled: Option<Time>,
+    /// How much is in it.
+    pub usage: Option<Usage>,
     /// Seconds since every byte was last verified, counted from the one that waits longest; `None` when some never was.
     pub verified_secs: Option<u64>,
+}
+
+/// How much a repository holds, and how soon it is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of all its objects.
+    pub bytes: u64,
+    /// With so many it is full; `None` where nobody says.
+    pub limit_bytes: Option<u64>,
+    /// What recovery points of the last weeks added in a day; `None` before there is anything to tell from.
+    pub daily_bytes: Option<u64>,
+}
+
+impl Usage {
+    /// Days until it is full, when it goes on as it did.
+    pub fn days_left(&self) -> Option<u64> {
+        let (limit, daily) = (self.limit_bytes?, self.daily_bytes.filter(|daily| *daily > 0)?);
+        Some(limit.saturating_sub(self.bytes) / daily)
+    }
+
+    /// True when there is cause to make room: nine tenths are taken, or a month is left.
+    pub fn is_near_full(&self) -> bool {
+        let is_nearly = |limit: u64| self.bytes >= limit - limit / 10;
+        self.limit_bytes.is_some_and(is_nearly) || self.days_left().is_some_and(|days| days < 30)
+    }
 }
 
 /// What is wanted. 0 and `None` ask for nothing.
@@ -291,6 +322,9 @@ mod tests {
             beside_data: Known::No,
             offsite: Known::No,
             immutable: Known::No,
+            locked_until: None,
+            drilled: None,
+            usage: None,
             verified_secs: Some(60),
         }
     }
@@ -375,5 +409,23 @@ mod tests {
     fn all_of_3_2_1_1_0_is_healthy_without_a_policy() {
         let away = Copy { offsite: Known::Yes, immutable: Known::Yes, ..copy("away", 90) };
         says(&facts(vec![copy("local", 60), away]), Standing::Healthy, "in 2 repositories");
+    }
+
+    #[test]
+    fn what_grows_is_told_to_be_full_in_time() {
+        let usage = |bytes, limit, daily| Usage { bytes, limit_bytes: limit, daily_bytes: daily };
+        assert_eq!(usage(50, Some(100), Some(5)).days_left(), Some(10));
+        assert_eq!(usage(200, Some(100), Some(5)).days_left(), Some(0));
+        for (left, near) in [
+            (usage(50, Some(1000), Some(5)), false),
+            (usage(50, Some(199), Some(5)), true),
+            (usage(50, Some(200), Some(5)), false),
+            (usage(900, Some(1000), Some(0)), true),
+            (usage(899, Some(1000), None), false),
+            (usage(u64::MAX, None, Some(5)), false),
+            (usage(1, Some(0), None), true),
+        ] {
+            assert_eq!(left.is_near_full(), near, "{left:?}");
+        }
     }
 }

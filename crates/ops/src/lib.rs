@@ -9,6 +9,7 @@ pub mod browse;
 pub mod copy;
 pub mod diff;
 pub mod diff_tables;
+pub mod drills;
 pub mod emptied;
 pub mod forget;
 pub mod holds;

@@ -97,7 +97,11 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
     );
     let locale = |value: Option<&str>, other: &str| word(value.unwrap_or(other));
     let provider = match database.provider.as_str() {
-        "icu" => format!(" --locale-provider=icu --icu-locale={}", locale(database.locale.as_deref(), "und")),
+        "icu" => {
+            let rules = database.icu_rules.as_ref().map(|rules| format!(" --icu-rules={}", word(rules)));
+            let locale = locale(database.locale.as_deref(), "und");
+            format!(" --locale-provider=icu --icu-locale={locale}{}", rules.unwrap_or_default())
+        }
         "builtin" => format!(" --locale-provider=builtin --builtin-locale={}", locale(database.locale.as_deref(), "C")),
         _ => String::new(),
     };
@@ -114,7 +118,11 @@ fn database_notes(w: &mut String, folder: &str, database: &DatabaseFacts, has_sc
         w,
         "    (set -euo pipefail\n    trap 'test $? = 0 && echo \"All of it is loaded.\" || echo \"STOPPED: NOT all of it is loaded.\"' EXIT\n    export PGDATABASE={name} PGCLIENTENCODING={encoding}"
     );
-    if has_schema {
+    let is_everywhere = matches!(database.name.as_str(), "postgres" | "template1");
+    if has_schema && is_everywhere {
+        let _ = writeln!(w, "    # Every server has this database from the beginning; there must be nothing in it.");
+        let _ = writeln!(w, "    {psql} -f {here}/pre-data.sql");
+    } else if has_schema {
         let _ = writeln!(w, "    {create}\n    {psql} -f {here}/pre-data.sql");
     } else {
         let _ = writeln!(w, "    # Only rows were kept: the database and its tables must be there.");

@@ -260,6 +260,15 @@ impl Repository {
         }
     }
 
+    /// Bytes of all its objects, as the store lists them.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let mut bytes = 0u64;
+        for kind in ObjectKind::LISTED {
+            bytes = self.store.list(kind)?.iter().fold(bytes, |sum, (_, size)| sum.saturating_add(*size));
+        }
+        Ok(bytes)
+    }
+
     /// Its keys, oldest first, and then those that are damaged.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let mut keys = Vec::new();

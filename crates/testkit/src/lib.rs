@@ -3,6 +3,7 @@
 
 pub mod azurite;
 pub mod compare;
+pub mod garage;
 pub mod memory_sink;
 pub mod postgres;
 pub mod proxy;

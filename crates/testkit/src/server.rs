@@ -41,7 +41,7 @@ impl Server {
         program: &Path,
         log: &Path,
         environment: &[(&str, &OsStr)],
-        arguments: impl Fn(u16) -> Vec<A>,
+        mut arguments: impl FnMut(u16) -> Vec<A>,
     ) -> Self {
         // Between being found free and being taken, a port may go to somebody else.
         for _ in 0..5 {
@@ -53,6 +53,19 @@ impl Server {
         }
         let said = fs_err::read_to_string(log).unwrap_or_default();
         panic!("{} did not start:\n{said}", program.display());
+    }
+
+    /// Starts `program` again on a port that it had before.
+    #[track_caller]
+    pub(crate) fn start_at<A: AsRef<OsStr>>(
+        program: &Path,
+        log: &Path,
+        environment: &[(&str, &OsStr)],
+        arguments: &[A],
+        port: u16,
+    ) -> Self {
+        Self::try_start(program, log, environment, arguments, port)
+            .unwrap_or_else(|| panic!("{} does not start on port {port} again", program.display()))
     }
 
     fn try_start<A: AsRef<OsStr>>(

@@ -31,6 +31,12 @@ pub fn sqlite3() -> PathBuf {
     need("sqlite3", find("LASTGOOD_SQLITE3", "sqlite3", Some("sqlite3")))
 }
 
+/// Garage, an object store of several machines.
+#[track_caller]
+pub fn garage() -> PathBuf {
+    need("garage", find("LASTGOOD_GARAGE", "garage", Some("garage")))
+}
+
 /// rclone, whose `serve restic` is a server of the REST protocol.
 #[track_caller]
 pub fn rclone() -> PathBuf {

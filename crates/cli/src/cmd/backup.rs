@@ -7,9 +7,9 @@ use crate::errors::Outcome;
 use crate::exit_code::ExitCode;
 use crate::local;
 use crate::output::{json, object};
-use crate::protection::{LastGood, last_good};
+use crate::protection::{LastGood, last_good, now};
 use crate::run::{Chosen, Run};
-use crate::{text, wiring};
+use crate::{text, usage, wiring};
 use lastgood_model::manifest::SourceOutcome;
 use lastgood_model::{Error, ErrorKind, Result};
 use lastgood_ops::backup::{BackupOptions, BackupReport};
@@ -38,6 +38,7 @@ pub(super) fn run(run: &Run, args: &Backup) -> Outcome {
             fields.extend(object([("type", taken.report.kind.into()), ("schema", taken.report.schema.into())]));
             run.out.object(&fields)?;
         }
+        usage::warn_if_near_full(run, &taken.repository, chosen, now());
         return Ok(taken.exit_code());
     }
     spread::run(run, &config, all, args)

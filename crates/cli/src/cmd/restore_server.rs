@@ -145,7 +145,7 @@ fn tell_plan(out: &Out, summary: &ServerPlanSummary, server: &Server) -> Result<
         if !database.roles_made.is_empty() {
             out.line(format!("    roles that are made: {}", database.roles_made.join(", ")))?;
         }
-        for note in &database.notes {
+        for note in database.meanwhile.iter().chain(&database.notes) {
             out.line(format!("    note: {note}"))?;
         }
         for warning in &database.warnings {

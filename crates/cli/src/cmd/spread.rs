@@ -12,10 +12,10 @@ use crate::config::Config;
 use crate::errors::{Failure, Outcome};
 use crate::exit_code::ExitCode;
 use crate::output::{List, json, object};
-use crate::protection::last_good;
+use crate::protection::{last_good, now};
 use crate::run::{Chosen, Run};
 use crate::several::near_first;
-use crate::text;
+use crate::{text, usage};
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
 use lastgood_ops::backup::{BackupReport, is_of_sources};
 use lastgood_ops::copy::{Behind, behind};
@@ -55,6 +55,7 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
         Some(list) => list.item(|| with_how(taken.fields(place), place, "captured"), || None)?,
         None => backup::tell(run, place, &taken)?,
     }
+    usage::warn_if_near_full(run, &taken.repository, place, now());
     let tried = failed.len();
     if let Some(point) = taken.report.snapshot {
         let before = taken.repository.snapshots(|_, _| {})?.into_iter().filter(|s| s.id != point).collect();
@@ -73,7 +74,7 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
                 code = code.or(ExitCode::Interrupted);
                 break;
             }
-            let chosen = other.chosen;
+            let (chosen, repository) = (other.chosen, other.repository.clone());
             match spreading.send_to(other) {
                 Ok(sent) => {
                     code = code.or(sent.exit_code());
@@ -81,6 +82,7 @@ pub(super) fn run(run: &Run, config: &Config, all: Vec<Chosen>, args: &Backup) -
                         Some(list) => list.item(|| sent.fields(place, chosen), || None)?,
                         None => spreading.tell(chosen, &sent)?,
                     }
+                    usage::warn_if_near_full(run, &repository, chosen, now());
                 }
                 Err(error) => failed.push((chosen, error)),
             }

@@ -9,10 +9,12 @@ use crate::local::state_folder;
 use crate::output::{json, object, table};
 use crate::protection::now;
 use crate::run::{Chosen, Run};
-use crate::text;
+use crate::wiring::abilities;
+use crate::{text, usage};
 use lastgood_model::manifest::SourceOutcome;
-use lastgood_model::status::{Copy, Facts, Judgement, Known, Wanted, current, judge};
+use lastgood_model::status::{Copy, Facts, Judgement, Known, Usage, Wanted, current, judge};
 use lastgood_model::{Error, Result, Time};
+use lastgood_ops::drills::newest_passed;
 use lastgood_ops::points::{KnownPoint, of_app};
 use lastgood_repo::check::longest_unverified;
 use serde_json::{Map, Value};
@@ -97,6 +99,9 @@ fn look(
         beside_data: Known::Unknown,
         offsite: Known::Unknown,
         immutable: Known::Unknown,
+        locked_until: None,
+        drilled: None,
+        usage: None,
         verified_secs: None,
     };
     let mut points = 0;
@@ -112,6 +117,16 @@ fn look(
         // A date that has not come yet says nothing of how old what is in the point is.
         let known = || found.points.iter().filter(|point| point.snapshot.file.time <= now);
         copy.newest_good = known().filter(|p| is_good(p, sources)).map(|p| p.snapshot.file.time).max();
+        if let (Some(keep), Some(good)) = (chosen.place.lock(), copy.newest_good)
+            && let Some(record) = abilities(&*chosen.place.store(&run.monitor())?)
+        {
+            let until = Time::new(good.secs.saturating_add_unsigned(keep.as_secs()), 0);
+            let holds = record.locks == Some(true) && until > now;
+            copy.immutable = if holds { Known::Yes } else { Known::No };
+            copy.locked_until = holds.then_some(until);
+        }
+        copy.drilled = newest_passed(&repository, now)?.map(|drill| drill.time);
+        copy.usage = Some(usage::of(&repository, chosen, now)?);
         for point in known().filter(|point| point.damage.is_none()) {
             let records = point.manifest.iter().flat_map(|manifest| &manifest.sources);
             covered.extend(records.filter(|r| r.outcome == SourceOutcome::Complete).map(|r| r.name.clone()));
@@ -171,19 +186,27 @@ fn tell(run: &Run, facts: &Facts, judged: &Judgement, told: &[Told]) -> Result<(
                 or_unknown(text::count(told.points as u64)),
                 medium,
                 copy.offsite.to_string(),
-                copy.immutable.to_string(),
+                match copy.locked_until {
+                    Some(until) => format!("until {}", text::moment(until)),
+                    None => copy.immutable.to_string(),
+                },
                 or_unknown(verified(copy)),
-                "not recorded".to_owned(),
+                or_unknown(copy.drilled.map_or("never".to_owned(), |time| text::age(time, facts.now))),
+                copy.usage.map_or_else(|| or_unknown(String::new()), |usage| text::size(usage.bytes)),
             ]
         });
-        let header = ["REPOSITORY", "NEWEST GOOD", "POINTS", "ON", "OFF-SITE", "IMMUTABLE", "VERIFIED", "DRILLED"];
-        run.out.line(table(&header, rows.collect(), &[2]))?;
+        let header =
+            ["REPOSITORY", "NEWEST GOOD", "POINTS", "ON", "OFF-SITE", "IMMUTABLE", "VERIFIED", "DRILLED", "SIZE"];
+        run.out.line(table(&header, rows.collect(), &[2, 8]))?;
     }
     for copy in &facts.copies {
         if let Some(trouble) = &copy.trouble {
             run.out.line(format!("{} cannot be looked into: {trouble}", copy.name))?;
         } else if let Some((time, false)) = copy.newest {
             run.out.line(format!("{}: the newest point of {} is incomplete", copy.name, text::moment(time)))?;
+        }
+        if let Some(usage) = copy.usage.filter(Usage::is_near_full) {
+            run.out.line(format!("{} will soon be full: {}", copy.name, usage::told(&usage)))?;
         }
     }
     let list = |title: &str, lines: &[String]| -> Result<()> {
@@ -222,7 +245,12 @@ fn fields(config: &Config, facts: &Facts, judged: &Judgement, told: &[Told]) -> 
             ("offsite", known(copy.offsite)),
             ("immutable", known(copy.immutable)),
             ("verified_secs", json(&copy.verified_secs)),
-            ("drilled", Value::Null),
+            ("locked_until", json(&copy.locked_until)),
+            ("drilled", json(&copy.drilled)),
+            ("bytes", json(&copy.usage.map(|usage| usage.bytes))),
+            ("limit_bytes", json(&copy.usage.and_then(|usage| usage.limit_bytes))),
+            ("daily_bytes", json(&copy.usage.and_then(|usage| usage.daily_bytes))),
+            ("days_left", json(&copy.usage.and_then(|usage| usage.days_left()))),
         ]))
     });
     object([

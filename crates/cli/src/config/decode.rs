@@ -348,6 +348,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
     };
     let keep = keep::of_repository(&mut section);
     let offsite = section.maybe("offsite");
+    let quota_bytes = section.parsed("quota", "a size such as \"500GB\"", parse_size).map(|found| found.value);
     let access = access::read(&mut section, place.as_ref(), folder);
     let is_local = place.as_ref().is_some_and(|place| place.folder().is_some());
     section.close(|key| match key {
@@ -366,6 +367,7 @@ fn read_repository(mut section: Section<'_>, name: &str, folder: &Path) -> Optio
         compression: compression.unwrap_or_default(),
         keep,
         offsite,
+        quota_bytes,
     })
 }
 

@@ -106,6 +106,8 @@ pub(crate) struct RepositoryConfig {
     pub(crate) keep: Option<Keep>,
     /// Whether it is in another place than what it protects, when somebody says so.
     pub(crate) offsite: Option<bool>,
+    /// So many bytes it may hold, when somebody says so.
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 /// What `status` asks for; 0 and `None` ask for nothing.

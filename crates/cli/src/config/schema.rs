@@ -240,6 +240,9 @@ struct Repository {
     keep: Option<Keep>,
     /// Whether it is in another place than what it protects. By default that is told from its URL, where it can be.
     offsite: Option<bool>,
+    /// So much it may hold, such as "500GB": `status` and `backup` warn before it is reached. A folder is full when its disk
+    /// is.
+    quota: Option<String>,
     /// The id of a key of S3. With `secret_access_key`; by default the environment, a profile or the machine's role says
     /// both.
     access_key_id: Option<Secret>,

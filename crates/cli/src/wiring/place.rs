@@ -36,6 +36,11 @@ impl Place {
         Ok(Self { location, access: AccessConfig::default() })
     }
 
+    /// How long objects are locked there after they are written.
+    pub(crate) fn lock(&self) -> Option<Duration> {
+        self.access.lock
+    }
+
     /// The same place, reached as a config says.
     pub(crate) fn with_access(self, access: AccessConfig) -> Self {
         Self { access, ..self }

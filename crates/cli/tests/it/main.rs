@@ -5,6 +5,7 @@
 mod backup;
 mod browse;
 mod buckets;
+mod cluster;
 mod config;
 mod copies;
 mod doctor;

@@ -221,8 +221,8 @@ fn several_repositories_get_the_same_point_and_each_is_proven() {
     let shop = Shop::new();
     let second = shop.beside("second");
     shop.config(&format!(
-        "[repository.near]\npath = \"./backups\"\nkey = {{ file = \"./lastgood.key\" }}\n\
-         [repository.far]\npath = \"{}\"\nkey = {{ file = \"./far.key\" }}\n",
+        "[repository.near]\nurl = \"./backups\"\nkey = {{ file = \"./lastgood.key\" }}\n\
+         [repository.far]\nurl = \"{}\"\nkey = {{ file = \"./far.key\" }}\n",
         second.display()
     ));
     let ran = shop.run(["protect", "./shop.db", "./uploads"]).ok();

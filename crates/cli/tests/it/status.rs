@@ -60,7 +60,7 @@ fn a_policy_is_met_by_facts_alone() {
     let shop = Shop::protected();
     let text = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
     let ran = shop.run(["status"]).ok();
-    ran.says(&["where the data is", "1 off-site copy is wanted, and there is none", "not recorded", "has no `rpo`"]);
+    ran.says(&["where the data is", "1 off-site copy is wanted, and there is none", "DRILLED", "has no `rpo`"]);
     let other = "[repository.other]\nurl = \"./other\"\nkey = { file = \"./lastgood.key\" }\n";
     let policy = "[policy]\ncopies = 2\noffsite = 1\nverified_within = \"1d\"\n";
     let write = |offsite: &str| shop.config(&format!("{text}\n{other}{offsite}\n{policy}"));
@@ -82,8 +82,32 @@ fn a_policy_is_met_by_facts_alone() {
     let (_, status) = shop.json(["status"]);
     assert_eq!(status["repositories"][0]["immutable"], false);
     assert_eq!(status["repositories"][1]["offsite"], true);
-    assert!(status["repositories"][0]["drilled"].is_null());
+    assert!(status["repositories"][0]["drilled"].is_string());
     // A repository that is gone is no copy.
     fs_err::rename(shop.path("other"), shop.path("gone")).unwrap();
     says(&shop, 6, "At risk: 2 current copies are wanted, and there is 1");
+}
+
+#[test]
+fn size_growth_and_what_was_proven_are_told_and_a_quota_is_warned_of() {
+    let shop = Shop::protected();
+    let (code, status) = shop.json(["status"]);
+    assert_eq!(code, Some(0), "{status}");
+    let near = &status["repositories"][0];
+    let packs: u64 = shop.objects("data").iter().map(|path| fs_err::metadata(path).unwrap().len()).sum();
+    assert!(near["bytes"].as_u64().unwrap() > packs, "{near}");
+    assert!(near["limit_bytes"].as_u64().unwrap() > near["bytes"].as_u64().unwrap(), "{near}");
+    assert!(near["drilled"].is_string() && near["daily_bytes"].is_null(), "{near}");
+    let config = fs_err::read_to_string(shop.path("lastgood.toml")).unwrap();
+    assert!(!shop.run(["backup"]).ok().stderr.contains("soon be full"));
+    shop.config(&config.replacen("[repository.local]", "[repository.local]\nquota = \"10KB\"", 1));
+    let ran = shop.run(["backup"]).ok();
+    assert!(
+        ran.stderr.contains("local will soon be full") && ran.stderr.contains("full at 9.77 KiB"),
+        "{}",
+        ran.stderr
+    );
+    shop.run(["status"]).ok().says(&["local will soon be full"]);
+    shop.config(&config.replacen("[repository.local]", "[repository.local]\nquota = \"lots\"", 1));
+    shop.run(["status"]).says(&["quota", "500GB"]);
 }

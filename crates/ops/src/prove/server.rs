@@ -76,7 +76,8 @@ impl Server<'_> {
 
     fn prove_database(&self, folder: &SourceFolder, name: &str, version: u32, report: &mut ProofReport) -> Result<()> {
         let about = format!("{}: database {name}", self.record.name);
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<String> = Vec::new();
+        let mut was_nowhere = true;
         for on_the_server in [true, false] {
             let attempt = match on_the_server {
                 true => self.on_the_server(folder, name, report),
@@ -92,13 +93,18 @@ impl Server<'_> {
                     report.mismatch(format!("{about}: {}", error.chain()));
                     return Ok(());
                 }
-                Err(error) => reasons.push(match error.hint() {
-                    Some(hint) => format!("{} ({hint})", error.chain()),
-                    None => error.chain(),
-                }),
+                Err(error) => {
+                    was_nowhere &=
+                        matches!(error.kind(), ErrorKind::Absent | ErrorKind::Denied | ErrorKind::Unsupported);
+                    reasons.push(match error.hint() {
+                        Some(hint) => format!("{} ({hint})", error.chain()),
+                        None => error.chain(),
+                    });
+                }
             }
         }
-        report.unproven.push(format!("{about} was restored nowhere: {}; {NO_SERVER}", reasons.join("; ")));
+        let place = if was_nowhere { format!("; {NO_SERVER}") } else { String::new() };
+        report.unproven.push(format!("{about} was restored nowhere: {}{place}", reasons.join("; ")));
         Ok(())
     }
 
@@ -191,10 +197,13 @@ impl Server<'_> {
         plan.execute(folder, self.monitor).with_context(|| format!("restore to {}", place.shown)).map_err(|error| {
             match error.kind() {
                 // What the restore says of its database is of no use: that is gone by then.
-                ErrorKind::Io => error.with_hint(
-                    "a restore of this recovery point fails so, too; with --continue-past-errors it leaves out \
-                     definitions that fail",
-                ),
+                ErrorKind::Io => {
+                    let past = match error.hint().is_some_and(|hint| hint.contains("--continue-past-errors")) {
+                        true => "; with --continue-past-errors it leaves out definitions that fail",
+                        false => "",
+                    };
+                    error.with_hint(format!("a restore of this recovery point fails so, too{past}"))
+                }
                 _ => error,
             }
         })?;

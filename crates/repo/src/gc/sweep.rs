@@ -203,10 +203,11 @@ impl Sweep<'_> {
         if !self.fresh && age >= STALE_LIST_MARGIN_SECS {
             return None;
         }
-        Some(
-            "this store may show what was written with a delay, so packs are removed a day later at the earliest"
-                .into(),
-        )
+        let why = match capabilities.list_after_write {
+            false => "this store may show what was written with a delay",
+            true => "this store does not refuse a name that is taken, and so keeps no two programs apart",
+        };
+        Some(format!("{why}: packs are removed a day later at the earliest"))
     }
 
     fn defer(&self, list: &DoomList, reason: String, report: &mut PruneReport) -> Outcome {

@@ -230,6 +230,7 @@ impl Run<'_> {
             ctype: database.ctype.clone(),
             provider: database.provider.clone(),
             locale: database.locale.clone(),
+            icu_rules: database.icu_rules.clone(),
             collation_version: database.collation_version.clone(),
             snapshot_time: ready.snapshot.time.clone(),
             lsn: ready.snapshot.lsn.clone(),
@@ -300,7 +301,7 @@ impl Run<'_> {
 
     fn try_to_get_ready(&self, holder: &mut Client) -> Result<Ready, Setback> {
         catalog::understand_names(holder)?;
-        let matches = catalog::matches(holder, &self.choice)?;
+        let matches = catalog::matches(holder, &self.choice, !self.source.options.schema_only)?;
         let before = catalog::relations(holder, &matches)?;
         self.check_grants(holder, &before)?;
         let names: Vec<(String, String)> =
@@ -309,7 +310,7 @@ impl Run<'_> {
         session::lock(holder, &names, self.source.options.lock_timeout)?;
 
         let snapshot = session::take_snapshot(holder)?;
-        let matches = catalog::matches(holder, &self.choice)?;
+        let matches = catalog::matches(holder, &self.choice, !self.source.options.schema_only)?;
         let relations = catalog::relations(holder, &matches)?;
         self.check_grants(holder, &relations)?;
         let locked = catalog::locked_here(holder)?;
@@ -317,7 +318,7 @@ impl Run<'_> {
             return Err(Setback::Changed(format!("table {} was made or renamed", new.shown())));
         }
         let is_kept = |sequence: &Relation| !(snapshot.is_standby && sequence.is_unlogged);
-        let sequences: Vec<Relation> = relations.sequences.into_iter().filter(is_kept).collect();
+        let (sequences, left): (Vec<Relation>, Vec<Relation>) = relations.sequences.into_iter().partition(is_kept);
         // For the locks that it leaves: a sequence that is there now is there at the end.
         sequences::read(holder, &sequences)?;
         let extensions = catalog::extensions(holder)?;
@@ -332,10 +333,14 @@ impl Run<'_> {
             },
             None => None,
         };
-        let hidden = match &schema {
+        let mut hidden = match &schema {
             Some(_) if !self.choice.is_partial() => hidden::look(holder)?,
             _ => Vec::new(),
         };
+        if !self.source.options.schema_only {
+            let why = "its value is on the primary only: it is unlogged, and this is a standby";
+            hidden.extend(left.iter().map(|sequence| Hidden { what: format!("sequence {}", sequence.shown()), why }));
+        }
         Ok(Ready { snapshot, tables, sequences, extensions, large_objects, schema, hidden, begun_anew: 0 })
     }
 

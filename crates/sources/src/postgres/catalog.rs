@@ -23,6 +23,8 @@ pub(super) struct Database {
     pub(super) provider: String,
     /// The provider's locale, where it is not `collation`.
     pub(super) locale: Option<String>,
+    /// What was added to the rules of that locale.
+    pub(super) icu_rules: Option<String>,
     pub(super) collation_version: Option<String>,
 }
 
@@ -38,9 +40,10 @@ pub(super) fn databases(client: &mut Client) -> Result<Vec<Database>> {
         150_000.. => "d.daticulocale",
         _ => "NULL::pg_catalog.text",
     };
+    let icu_rules = if version >= 160_000 { "d.daticurules" } else { "NULL::pg_catalog.text" };
     let sql = format!(
         "SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, {provider}, {locale}, \
-           {collation_version} \
+           {collation_version}, {icu_rules} \
          FROM pg_catalog.pg_database d WHERE d.datallowconn AND NOT d.datistemplate \
          ORDER BY d.datname COLLATE \"C\""
     );
@@ -60,6 +63,7 @@ pub(super) fn databases(client: &mut Client) -> Result<Vec<Database>> {
                 .to_owned(),
                 locale: row.optional(5)?.map(str::to_owned),
                 collation_version: row.optional(6)?.map(str::to_owned),
+                icu_rules: row.optional(7)?.map(str::to_owned),
             });
             Ok(())
         })
@@ -146,7 +150,7 @@ impl Matches {
 }
 
 /// Resolves patterns. A pattern for what is wanted that fits nothing here is an error: it would be missing in silence.
-pub(super) fn matches(client: &mut Client, choice: &Choice) -> Result<Matches> {
+pub(super) fn matches(client: &mut Client, choice: &Choice, needs_rows: bool) -> Result<Matches> {
     let mut wanted = |patterns: &[Pattern], what: &str, excludes: bool| -> Result<HashSet<u32>> {
         let mut all = HashSet::new();
         for pattern in patterns {
@@ -167,12 +171,44 @@ pub(super) fn matches(client: &mut Client, choice: &Choice) -> Result<Matches> {
     };
     let tables = wanted(&choice.tables, "table", false)?;
     let schemas = wanted(&choice.schemas, "schema", false)?;
+    let exclude_tables = wanted(&choice.exclude_tables, "table", true)?;
+    let exclude_schemas = wanted(&choice.exclude_schemas, "schema", true)?;
+    if needs_rows && !tables.is_empty() {
+        refuse_lone_parents(client, &tables)?;
+    }
     Ok(Matches {
         tables: (!choice.tables.is_empty()).then_some(tables),
-        exclude_tables: wanted(&choice.exclude_tables, "table", true)?,
+        exclude_tables,
         schemas: (!choice.schemas.is_empty()).then_some(schemas),
-        exclude_schemas: wanted(&choice.exclude_schemas, "schema", true)?,
+        exclude_schemas,
     })
+}
+
+/// The rows of a partitioned table are in its partitions. As with `pg_dump`, a pattern for the table does not fit those:
+/// nothing of it would be kept.
+fn refuse_lone_parents(client: &mut Client, tables: &HashSet<u32>) -> Result<()> {
+    let list: Vec<String> = tables.iter().map(u32::to_string).collect();
+    let sql = format!(
+        "WITH RECURSIVE wanted AS (SELECT pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) AS oid), \
+         below AS (SELECT c.oid AS root, i.inhrelid AS oid FROM wanted w JOIN pg_catalog.pg_class c ON c.oid = w.oid \
+             JOIN pg_catalog.pg_inherits i ON i.inhparent = c.oid WHERE c.relkind = 'p' \
+           UNION SELECT b.root, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid) \
+         SELECT b.root::pg_catalog.regclass FROM below b GROUP BY b.root \
+         HAVING NOT pg_catalog.bool_or(b.oid IN (SELECT oid FROM wanted)) ORDER BY 1",
+        list.join(",")
+    );
+    let mut alone = Vec::new();
+    client.for_each_row(&sql, |row| {
+        alone.push(row.text(0)?.to_owned());
+        Ok(())
+    })?;
+    if alone.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("{} is partitioned, and no pattern fits any of its partitions, which hold its rows", alone.join(", "));
+    Err(Error::new(ErrorKind::Absent, message)
+        .with_hint("name its partitions too, such as \"orders*\" for orders and orders_2026; or ask for schema_only"))
 }
 
 fn matching_relations(client: &mut Client, pattern: &Pattern) -> Result<Vec<u32>> {

@@ -74,6 +74,9 @@ pub struct DatabaseFacts {
     /// The provider's locale, where it is not `collation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
+    /// What was added to the rules of that locale, for `icu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icu_rules: Option<String>,
     /// The version of its collation. With another one, indexes on texts may be in another order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation_version: Option<String>,

@@ -50,7 +50,7 @@ fn look(source: &PostgresSource, stop: &Arc<Stop>, findings: &mut Vec<Finding>) 
     for database in &wanted {
         let looked = session::open(&info.with_database(&database.name), stop).and_then(|mut client| {
             catalog::understand_names(&mut client)?;
-            let matches = catalog::matches(&mut client, &choice)?;
+            let matches = catalog::matches(&mut client, &choice, !source.options.schema_only)?;
             let relations = catalog::relations(&mut client, &matches)?;
             look_at_database(source, &mut client, database, &relations, findings)
         });
@@ -174,11 +174,8 @@ fn look_at_database(
     look_at_objects(client, name, &role, findings)?;
     if !source.options.data_only && !source.options.choice()?.is_partial() {
         for Hidden { what, why } in hidden::look(client)? {
-            findings.push(Finding {
-                level: FindingLevel::Failure,
-                message: format!("database {name:?}: {} may not read {what}", acting.shown()),
-                hint: Some(why.to_owned()),
-            });
+            // The rest is kept, as a point that says what it lacks.
+            findings.push(warning(format!("database {name:?}: {} may not read {what}", acting.shown()), why));
         }
     }
     for table in relations.tables.iter().filter(|table| table.is_unlogged) {
@@ -219,8 +216,8 @@ fn look_at_policies(
     Ok(())
 }
 
-/// The server has one table of locks for all: this many for each connection that there may be. Ours and those of
-/// `pg_dump` are in it at the same time.
+/// The server has one table of what is locked, for all: this many for each connection that there may be, and some more.
+/// What `pg_dump` locks, we have locked, too, so that it counts once.
 fn look_at_locks(client: &mut Client, name: &str, relations: &Relations, findings: &mut Vec<Finding>) -> Result<()> {
     let rows = client.query(
         "SELECT pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8, \
@@ -230,12 +227,14 @@ fn look_at_locks(client: &mut Client, name: &str, relations: &Relations, finding
     )?;
     let row = rows.only()?;
     let (each, all) = (row.parse::<i64>(0)?, row.parse::<i64>(1)?);
-    let wanted = 2 * (relations.tables.len() + relations.sequences.len()) as i64;
+    let wanted = (relations.tables.len() + relations.sequences.len()) as i64;
     if wanted > all * 9 / 10 {
         let needed = each * (wanted * 2 / all + 1);
         findings.push(Finding {
             level: if wanted > all { FindingLevel::Failure } else { FindingLevel::Warning },
-            message: format!("database {name:?}: a capture takes {wanted} locks, the server has room for {all}"),
+            message: format!(
+                "database {name:?}: a capture locks {wanted} tables and sequences, the server has room for {all}"
+            ),
             hint: Some(format!("set max_locks_per_transaction = {needed} in postgresql.conf and restart the server")),
         });
     }

@@ -237,7 +237,7 @@ fn targets(run: &Run, existing: Option<&Config>, folder: &Path, document: &mut D
     let key = run.key_of_flag().or_else(SecretRef::of_environment);
     let key = key.unwrap_or_else(|| SecretRef::File(folder.join(KEY_NAME)));
     document.add_repository(&place, &key)?;
-    Ok(vec![Chosen { name: None, place, key: Some(key), compression: Compression::default() }])
+    Ok(vec![Chosen { name: None, place, key: Some(key), compression: Compression::default(), quota_bytes: None }])
 }
 
 /// What can be said against a repository before anything is written.

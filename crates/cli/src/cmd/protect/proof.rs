@@ -9,6 +9,7 @@ use crate::run::{Chosen, Run};
 use crate::{text, wiring};
 use lastgood_model::node::display_path;
 use lastgood_model::{Error, ErrorKind, Result, SnapshotId};
+use lastgood_ops::drills::{DrillNote, record};
 use lastgood_ops::prove::{Phase, ProofReport, prove as prove_point};
 use rustix::fs::Access;
 use std::os::unix::ffi::OsStrExt;
@@ -76,7 +77,13 @@ pub(super) fn prove(
     };
     let proven = prove_point(&taken.repository, snapshot, &below, &servers, &mut begin);
     drop(shown);
-    proven.map(Proof::Done).map_err(|error| interrupted(error, id))
+    let report = proven.map_err(|error| interrupted(error, id))?;
+    let failures = report.mismatches_total + report.unproven.len() as u64;
+    let drill = DrillNote::now(id, report.files, report.databases.len() as u64, failures);
+    if let Err(error) = record(&taken.repository, &drill) {
+        run.out.note(format!("note: when this was proven could not be written down: {}", error.chain()));
+    }
+    Ok(Proof::Done(report))
 }
 
 /// A phase of the proof, as it is shown.

@@ -25,6 +25,10 @@ const DEADLOCKS_MAX: usize = 3;
 /// Indexes that take this share of the whole time or more are built by several processes of the server.
 const LONG_SHARE: u64 = 4;
 
+/// What helps against a definition that fails once the rows are there.
+const CONTINUE: &str =
+    "with --continue-past-errors, definitions that fail once the rows are there are left out and named";
+
 impl DatabaseRestorePlan {
     /// Does it. `files` must be those that it was planned from.
     ///
@@ -190,7 +194,11 @@ impl DatabaseRestorePlan {
                         client.batch("SET max_parallel_maintenance_workers = 0")?;
                     }
                     match done {
-                        Err(error) if self.is_passed_over(at, client, &error) => {
+                        // Nobody can mend what is in a recovery point.
+                        Err(error) if self.may_be_left(at, client, &error) && !self.options.continue_past_errors => {
+                            return Err(error.with_hint(CONTINUE));
+                        }
+                        Err(error) if self.may_be_left(at, client, &error) => {
                             let failure = FailedDefinition {
                                 what: step.what.clone(),
                                 error: error.chain(),
@@ -213,16 +221,12 @@ impl DatabaseRestorePlan {
         Ok(loaded.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A definition failed, and the restore goes on without it.
-    fn is_passed_over(&self, at: usize, client: &Client, error: &Error) -> bool {
+    /// A definition failed, and the restore can go on without it.
+    fn may_be_left(&self, at: usize, client: &Client, error: &Error) -> bool {
         // Without its last step a table never gets its new name.
         let is_needed = self.rename.is_some() && at + 1 == self.plan.post.len();
         let is_about_it = !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Retry | ErrorKind::NoSpace);
-        self.options.continue_past_errors
-            && !is_needed
-            && is_about_it
-            && sqlstate(error).is_some()
-            && !client.is_broken()
+        !is_needed && is_about_it && sqlstate(error).is_some() && !client.is_broken()
     }
 
     /// What belongs to the database itself, and with it takes the mark away: all or nothing, and durable, with all that

@@ -48,6 +48,19 @@ pub(super) fn roles_in(sql: &str, standard_strings: bool, roles: &mut BTreeSet<S
     }
 }
 
+/// Adds the roles to which statements give things.
+pub(super) fn owners_in(sql: &str, standard_strings: bool, roles: &mut BTreeSet<String>) {
+    for statement in statements(sql, standard_strings) {
+        let tokens: Vec<Token<'_>> = Tokens::new(statement, standard_strings).collect();
+        if !tokens.first().is_some_and(|token| token.is("ALTER")) {
+            continue;
+        }
+        if let Some(at) = tokens.windows(2).rposition(|pair| pair[0].is("OWNER") && pair[1].is("TO")) {
+            list(&tokens[at + 2..], roles);
+        }
+    }
+}
+
 /// What stands behind the last `TO` or `FROM`, and behind `GRANTED BY`.
 fn grantees(tokens: &[Token<'_>], roles: &mut BTreeSet<String>) {
     if let Some(at) = tokens.iter().rposition(|token| token.is("TO") || token.is("FROM")) {
@@ -98,6 +111,10 @@ impl Globals {
             let about = match () {
                 () if (is(0, "CREATE") || is(0, "ALTER")) && is(1, "ROLE") => name(2),
                 () if is(0, "COMMENT") && is(1, "ON") && is(2, "ROLE") => name(3),
+                () if is(0, "GRANT") && tokens.windows(2).any(|pair| pair[0].is("ON") && pair[1].is("PARAMETER")) => {
+                    let to = tokens.iter().rposition(|token| token.is("TO"));
+                    to.and_then(|at| name(at + 1)).filter(|role| role != "public")
+                }
                 () if is(0, "GRANT") && is(2, "TO") => {
                     if let (Some(role), Some(member)) = (name(1), name(3)) {
                         // Who granted it may be nobody here.
@@ -138,14 +155,21 @@ impl Globals {
     /// Makes roles, all or none. What is there is not touched, but that new roles become members of it and it of them.
     pub(super) fn make(&self, client: &mut Client, new: &BTreeSet<String>, existing: &BTreeSet<String>) -> Result<()> {
         let has = |role: &String| new.contains(role) || existing.contains(role);
-        let about = self.about.iter().filter(|(role, _)| new.contains(role)).map(|(role, sql)| (role, sql));
+        // Privileges on settings came with 15.
+        let knows = |sql: &str| client.server_version() >= 150_000 || !sql.starts_with("GRANT");
+        let about: Vec<(&String, &String)> = self
+            .about
+            .iter()
+            .filter(|(role, sql)| new.contains(role) && knows(sql))
+            .map(|(role, sql)| (role, sql))
+            .collect();
         let memberships = self
             .memberships
             .iter()
             .filter(|(role, member, _)| (new.contains(role) || new.contains(member)) && has(role) && has(member))
             .map(|(_, member, sql)| (member, sql));
         client.batch("BEGIN")?;
-        for (role, sql) in about.chain(memberships) {
+        for (role, sql) in about.into_iter().chain(memberships) {
             client.batch(sql).with_context(|| format!("make role {}", quote(role)))?;
         }
         client.batch("COMMIT").context("make roles")

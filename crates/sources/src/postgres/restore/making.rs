@@ -78,9 +78,16 @@ pub(super) fn prepare(
     let successor = free_name(client, name, SUCCESSOR)?;
     // What it remarks was told with the plan.
     let sql = creation.create(&successor, server.version, &server.tablespaces, &mut Vec::new())?;
-    client
-        .batch(&format!("{sql} CONNECTION LIMIT = {UNMARKED}"))
-        .map_err(|error| explain_race(creation::explain(error, creation, name), name))?;
+    let sql = format!("{sql} CONNECTION LIMIT = {UNMARKED}");
+    let made = match client.batch(&sql) {
+        // What is to be replaced is half of a restore, and may be what fills the disk.
+        Err(error) if prepare == Prepare::Replace && sqlstate(&error) == Some("53100") => {
+            drop_left(client, name, server.version, force)?;
+            client.batch(&sql)
+        }
+        made => made,
+    };
+    made.map_err(|error| explain_race(creation::explain(error, creation, name), name))?;
     let place = if prepare == Prepare::Swap { successor.as_str() } else { name };
     let made = make_ready(client, name, &successor, place, prepare == Prepare::Replace, mark, server, force);
     if made.is_err() {
@@ -244,6 +251,13 @@ pub(in crate::postgres) fn drop_subscriptions(info: &Conninfo) -> Result<()> {
             Ok(())
         },
     )?;
+    if !names.is_empty() {
+        // An event trigger in it has no say in that. Who may not switch them off may try without.
+        let _ = client.batch("SET session_replication_role = replica");
+        if client.server_version() >= 170_000 {
+            let _ = client.batch("SET event_triggers = off");
+        }
+    }
     for name in names {
         client.batch(&format!(
             "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \

@@ -20,6 +20,8 @@ const BATCH: usize = 1000;
 /// What a restore needs, beside what the plan knows.
 pub(super) struct Needs {
     pub(super) missing_roles: Vec<String>,
+    /// Roles that own something, and to whom the one that is connected may give nothing.
+    pub(super) foreign_owners: Vec<String>,
     pub(super) missing_extensions: Vec<String>,
     pub(super) large_objects: BTreeSet<u32>,
     /// Not the whole database is wanted.
@@ -45,6 +47,16 @@ pub(super) fn find(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> 
             }
         };
         add(plan, ObstacleKind::Roles, format!("the server lacks {}", named("role", &needs.missing_roles)), hint);
+    }
+    if !needs.foreign_owners.is_empty() {
+        let owners = named("role", &needs.foreign_owners);
+        add(
+            plan,
+            ObstacleKind::Membership,
+            format!("the role that is connected may not make things belong to {owners}: it is no member"),
+            "leave owners out with --no-owner, so that everything belongs to it; or make it a member (GRANT owner TO it), \
+             or restore as a superuser",
+        );
     }
     if !needs.missing_extensions.is_empty() {
         let message = format!("the server lacks {}", named("extension", &needs.missing_extensions));
@@ -169,7 +181,9 @@ fn place(plan: &mut DatabaseRestorePlan, needs: &Needs) -> Result<()> {
         (Prepare::Add, _) => addition(plan, needs).context("look at what is to be added to")?,
     }
     if plan.prepare == Prepare::Swap && plan.options.overwrite {
-        plan.summary.notes.push(format!(
+        let saved = "its owner, privileges, comment, settings and limit of connections become those that were saved";
+        plan.summary.notes.push(saved.to_owned());
+        plan.summary.meanwhile.push(format!(
             "database {name} stays as it is until the new one is complete: the server needs room for both, \
              {} for the old one and {} of rows and their indexes for the new one",
             size(plan.target.bytes),
@@ -274,6 +288,15 @@ fn rows_only(plan: &mut DatabaseRestorePlan, client: &mut Client) -> Result<()> 
         let some: Vec<&str> = missing.iter().take(NAMED_MAX).map(String::as_str).collect();
         let message = format!("{} tables are not there: {}", missing.len(), some.join(", "));
         add(plan, ObstacleKind::Absent, message, "restore the schema first, with --schema-only, or leave these out");
+    }
+    let sequences: Vec<(String, String)> =
+        plan.sequences.iter().map(|sequence| (sequence.schema.clone(), sequence.name.clone())).collect();
+    let known = there(client, &sequences)?;
+    let lacking: Vec<String> = sequences.iter().filter(|s| !known.contains(*s)).map(|(s, n)| shown(s, n)).collect();
+    if !lacking.is_empty() {
+        let some: Vec<&str> = lacking.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let message = format!("sequences are not there: {}", some.join(", "));
+        add(plan, ObstacleKind::Absent, message, "make them first, or leave them out with --exclude-table");
     }
     let mut filled = Vec::new();
     for (schema, name) in &found {

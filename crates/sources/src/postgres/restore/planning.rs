@@ -3,12 +3,12 @@
 use super::super::conninfo::Conninfo;
 use super::super::layout::TableRecord;
 use super::super::plan::{self, Options, Pattern, Plan, Rename, What};
-use super::super::sql::quote;
+use super::super::sql::{quote, quote_in};
 use super::super::toc::{Text, Toc};
 use super::super::tools::Version;
 use super::RestoreOptions;
 use super::creation::Creation;
-use super::globals::{Globals, roles_in};
+use super::globals::{Globals, owners_in, roles_in};
 use super::large_objects::{self, Wishes};
 use super::load::Place;
 use super::making::Prepare;
@@ -138,6 +138,10 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
     let mut creation = Creation::of(saved.toc.as_ref(), standard_strings, options.no_owner, options.no_acl);
 
     let mut notes = std::mem::take(&mut steps.notes);
+    if options.data_only {
+        // They tell of definitions, and none are made.
+        notes = unrefreshed(&toc);
+    }
     notes.extend(
         lost.iter().map(|name| {
             format!("the server has no tablespace {}: what was there goes to the default one", quote(name))
@@ -158,9 +162,10 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
         false => large_objects::Wanted::default(),
     };
 
-    let mut roles = large_objects.roles.clone();
+    let (mut roles, mut owners) = (large_objects.roles.clone(), BTreeSet::new());
     for step in steps.pre.iter().chain(&steps.post) {
         roles_in(&step.sql, standard_strings, &mut roles);
+        owners_in(&step.sql, standard_strings, &mut owners);
     }
     // Those of the database itself.
     let mut own = BTreeSet::new();
@@ -217,6 +222,7 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
             roles_made: roles_made.iter().cloned().collect(),
             extensions: extensions.there,
             notes,
+            meanwhile: Vec::new(),
             warnings: others.told,
             obstacles: Vec::new(),
         },
@@ -237,8 +243,10 @@ pub fn plan(files: &dyn SavedFiles, target: &Conninfo, options: &RestoreOptions)
         left: others.left,
         rename: choice.rename,
     };
+    owners.retain(|role| plan.server.roles.contains(role) && !plan.server.may_become.contains(role));
     let needs = Needs {
         missing_roles,
+        foreign_owners: owners.into_iter().collect(),
         missing_extensions: extensions.missing,
         large_objects: large_objects.oids,
         is_selective,
@@ -255,6 +263,20 @@ fn doubt(target: &Conninfo, saved: &SavedDatabase, found: &mut Target) -> Result
     let stranger = target::stranger(target, &known.collect())?;
     *doubt = stranger.map(|name| format!("it holds {name}, which the recovery point has not"));
     Ok(())
+}
+
+/// Materialized views that are not filled again.
+fn unrefreshed(toc: &Toc) -> Vec<String> {
+    let views = toc.entries.iter().filter(|entry| entry.desc == "MATERIALIZED VIEW DATA");
+    let names: Vec<String> =
+        views.map(|entry| quote_in(entry.namespace.as_deref().unwrap_or_default(), &entry.tag)).collect();
+    match names.as_slice() {
+        [] => Vec::new(),
+        names => vec![format!(
+            "materialized views stay as they are; REFRESH MATERIALIZED VIEW fills them from the rows that come: {}",
+            names.join(", ")
+        )],
+    }
 }
 
 pub(super) fn jobs(wanted: usize) -> usize {
@@ -316,6 +338,9 @@ fn new_name(text: &str) -> Result<Rename> {
         return Err(invalid());
     }
     match (parts.pop(), parts.pop(), parts.pop()) {
+        (Some(_), Some(schema), None) if schema.starts_with("pg_") || schema == "information_schema" => {
+            Err(Error::invalid(format!("schema {schema} is the server's own")).with_hint("name another schema"))
+        }
         (Some(name), schema, None) => Ok(Rename { schema, name }),
         _ => Err(invalid()),
     }
@@ -481,6 +506,9 @@ mod tests {
 
     #[test]
     fn a_new_name_is_read_with_and_without_schema_and_quotes() {
+        for text in ["pg_catalog.t", "\"pg_toast\".t", "information_schema.t", "pg_temp.t"] {
+            assert!(new_name(text).unwrap_err().message().contains("the server's own"), "{text}");
+        }
         let read = |text: &str| new_name(text).map(|rename| (rename.schema, rename.name)).ok();
         assert_eq!(read("orders_old"), Some((None, "orders_old".into())));
         assert_eq!(read("a.b"), Some((Some("a".into()), "b".into())));

@@ -38,6 +38,8 @@ pub enum ObstacleKind {
     InUse,
     /// The server lacks roles.
     Roles,
+    /// The role that is connected may not act for the owners.
+    Membership,
     /// The server lacks extensions.
     Extensions,
     /// The database, or tables in it, must be there and are not.
@@ -54,6 +56,7 @@ impl ObstacleKind {
             Self::Occupied | Self::Fires => ErrorKind::Conflict,
             Self::InUse => ErrorKind::Locked,
             Self::Roles | Self::Extensions | Self::Absent => ErrorKind::Absent,
+            Self::Membership => ErrorKind::Denied,
             Self::Unsupported => ErrorKind::Unsupported,
         }
     }
@@ -100,6 +103,9 @@ pub struct RestoreSummary {
     /// What is left out and why, what is not as it was, what must be there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What is so until it is done, and not told afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meanwhile: Vec<String>,
     /// What could go wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -22,6 +22,8 @@ pub(super) struct Server {
     /// Tells its data from any other's, where the role may ask.
     pub(super) system_identifier: Option<String>,
     pub(super) roles: BTreeSet<String>,
+    /// Roles to whom the one that is connected may give things: those it can become.
+    pub(super) may_become: BTreeSet<String>,
     pub(super) tablespaces: BTreeSet<String>,
     /// Extensions that can be made, with their default versions.
     pub(super) extensions: BTreeMap<String, String>,
@@ -159,6 +161,12 @@ fn look_at_server(client: &mut Client) -> Result<Server> {
     if !server.is_superuser {
         client.batch("ROLLBACK").context(ACT)?;
     }
+    let how = if server.version >= 160_000 { "SET" } else { "MEMBER" };
+    let sql = format!("SELECT rolname FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, '{how}')");
+    client.for_each_row(&sql, |row| {
+        server.may_become.insert(row.text(0)?.to_owned());
+        Ok(())
+    })?;
     // Only for those who may ask.
     if let Ok(rows) = client.query("SELECT system_identifier FROM pg_catalog.pg_control_system()") {
         server.system_identifier = Some(rows.only()?.text(0)?.to_owned());

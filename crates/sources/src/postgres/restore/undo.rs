@@ -66,14 +66,7 @@ pub(super) fn failed(plan: &DatabaseRestorePlan, begun: &Begun, error: Error) ->
                 }
                 _ => "run the same restore again, which drops it and begins anew",
             };
-            // Nobody can mend what is in a recovery point.
-            let past = match sqlstate(&error) {
-                Some(_) if error.kind() != ErrorKind::Retry && !plan.options.continue_past_errors => {
-                    "; with --continue-past-errors, definitions that fail once the rows are there are left out and named"
-                }
-                _ => "",
-            };
-            format!("database {name} is incomplete, and its comment says so{unsaid}; {again}{past}")
+            format!("database {name} is incomplete, and its comment says so{unsaid}; {again}")
         }
     };
     let hint = match error.hint() {

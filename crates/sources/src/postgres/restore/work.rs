@@ -68,8 +68,9 @@ pub(super) fn graph(plan: &DatabaseRestorePlan, loads: &[Load]) -> Graph {
             // Privileges in their old order: who grants one in another's name needs what was granted before.
             after.extend(last_acl.replace(task));
         }
-        if at + 1 == plan.plan.post.len() {
-            // What makes a table appear under its new name has nothing after it.
+        // What makes a table appear under its new name has nothing after it. An event trigger sees whatever is defined, and
+        // large objects come with definitions of their own.
+        if at + 1 == plan.plan.post.len() || step.what.starts_with("EVENT TRIGGER ") {
             after.extend(0..before);
         }
         after.retain(|one| *one < task);

@@ -4,7 +4,8 @@
 //! firewall, keeps a connection open and carries nothing over it. A limit on silence would not do: an index may take
 //! hours. So after a while of silence somebody knocks at the server anew, and asks it what our session does:
 //!
-//! - It works: then we wait on.
+//! - It works: then we wait on. But while it copies rows to us, it must come forward: a process that was stopped, or that
+//!   hangs in the kernel, says that it works for ever.
 //! - It waits for us, as we wait for it, or it is no more: what one of us said was lost, and nothing will ever come.
 //! - Nobody answers the knocking: the network or the server is gone.
 //!
@@ -35,6 +36,8 @@ const AGAIN_MAX: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often one thing must be found.
 const FINDINGS: u32 = 2;
+/// A server that copies rows to us reads the next of them in far less than this.
+const STANDSTILL: Duration = Duration::from_secs(10 * 60);
 /// A program may think for itself for so many times longer than a server that we wait for.
 const THINKING: u32 = 5;
 /// The server cuts names off at 63 bytes; so much of ours remains.
@@ -69,6 +72,8 @@ enum Whose {
 enum Finding {
     /// The session works.
     AtWork,
+    /// It copies rows to us, and has done so many bytes.
+    Copies(i64),
     /// It waits for us, since that moment.
     Waits(String),
     /// There is no such session any more.
@@ -87,11 +92,13 @@ pub(super) struct Inquiry {
     asked: Option<Receiver<Finding>>,
     last: Finding,
     times: u32,
+    /// Since when it is the same.
+    since: Instant,
 }
 
 impl Watch {
-    /// For the session of `client`, which must be in no transaction. `None` where nothing can come between, or when
-    /// keepalives, which this adds to, are not wanted; or when the server does not tell.
+    /// For the session of `client`, which must be in no transaction. `None` when keepalives, which this adds to, are not
+    /// wanted, or when the server does not tell.
     pub(super) fn over(client: &mut Client) -> Result<Option<Self>> {
         if !is_wanted(client) {
             return Ok(None);
@@ -148,10 +155,18 @@ impl Watch {
         client.set_timeouts(Timeouts { answer: Some(self.patience()), copy: None });
         match &self.whose {
             Whose::Ours { pid, backend_start, server_start } => {
+                let copied = match client.server_version() {
+                    140_000.. => {
+                        "(SELECT c.bytes_processed FROM pg_catalog.pg_stat_progress_copy c \
+                          WHERE c.pid OPERATOR(pg_catalog.=) a.pid AND c.command OPERATOR(pg_catalog.=) 'COPY TO' \
+                            AND a.wait_event_type IS DISTINCT FROM 'Lock')"
+                    }
+                    _ => "NULL",
+                };
                 let rows = client.query(&format!(
                     "SELECT a.state, a.wait_event_type, pg_catalog.date_part('epoch', a.state_change), a.pid, \
                        (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8 \
-                         OPERATOR(pg_catalog.=) {server_start} \
+                         OPERATOR(pg_catalog.=) {server_start}, {copied} \
                      FROM (SELECT) one LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) {pid} \
                        AND (pg_catalog.date_part('epoch', a.backend_start) * 1000000)::pg_catalog.int8 \
                          OPERATOR(pg_catalog.=) {backend_start}"
@@ -160,7 +175,10 @@ impl Watch {
                 match (row.is_true(4)?, row.optional(3)?) {
                     (false, _) => Ok(Finding::Unknown),
                     (true, None) => Ok(Finding::Gone),
-                    (true, Some(_)) => finding(row),
+                    (true, Some(_)) => Ok(match (finding(row)?, row.optional(5)?) {
+                        (Finding::AtWork, Some(_)) => Finding::Copies(row.parse(5)?),
+                        (found, _) => found,
+                    }),
                 }
             }
             Whose::Named(name) => {
@@ -176,9 +194,9 @@ impl Watch {
     }
 }
 
-/// Whether something can come between us and the server, and this is to be noticed.
+/// Whether it is to be noticed when the server, or what comes between us and it, stands still.
 fn is_wanted(client: &Client) -> bool {
-    client.info.options.keepalives.is_on && matches!(client.canceller.address(), Address::Tcp(_))
+    client.info.options.keepalives.is_on
 }
 
 /// From state, what is waited for, and since when.
@@ -229,7 +247,7 @@ impl Inquiry {
     /// For a wait that began at this moment.
     pub(super) fn new(watch: Arc<Watch>, began: Instant) -> Self {
         let next = began + watch.silence;
-        Self { watch, next, asked: None, last: Finding::Unknown, times: 0 }
+        Self { watch, next, asked: None, last: Finding::Unknown, times: 0, since: began }
     }
 
     /// Asks when it is time, and fails once it is known that waiting is in vain.
@@ -256,8 +274,12 @@ impl Inquiry {
 
     fn hear(&mut self, finding: Finding) -> io::Result<()> {
         self.asked = None;
-        self.times = if finding == self.last { self.times + 1 } else { 1 };
-        let is_bad = matches!(finding, Finding::Waits(_) | Finding::Gone | Finding::Silent);
+        if finding != self.last {
+            (self.times, self.since) = (0, Instant::now());
+        }
+        self.times += 1;
+        let stands_still = matches!(finding, Finding::Copies(_)) && self.since.elapsed() >= STANDSTILL;
+        let is_bad = matches!(finding, Finding::Waits(_) | Finding::Gone | Finding::Silent) || stands_still;
         let wait = if is_bad { self.watch.silence.min(AGAIN_MAX) } else { self.watch.silence };
         self.next = Instant::now() + wait;
         self.last = finding;
@@ -266,6 +288,10 @@ impl Inquiry {
         }
         let found = match &self.last {
             Finding::Silent => "nobody answers at its address any more",
+            Finding::Copies(_) => {
+                "its process says that it works, and has not read a byte of the table for 10 minutes: it was stopped, or its disk \
+                 does not answer"
+            }
             Finding::Gone => "the server has ended our session, and we were not told",
             _ => "the server waits for us as we wait for it: what one of us said was lost on the way",
         };

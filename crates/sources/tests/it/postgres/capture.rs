@@ -383,6 +383,22 @@ fn patterns_choose_what_pg_dump_chooses() {
     source.options.tables = vec!["orders".into(), "misspelt".into()];
     let error = source.capture(&MemorySink::new(), &Monitor::new()).unwrap_err();
     assert!(error.chain().contains("no table is like \"misspelt\""), "{error:?}");
+    server.psql(
+        "postgres",
+        "CREATE TABLE visits (id int) PARTITION BY RANGE (id); CREATE TABLE visits_low PARTITION OF visits FOR VALUES FROM (0) TO (9);
+         INSERT INTO visits VALUES (1)",
+    );
+    source.options.tables = vec!["visits".into()];
+    let error = source.capture(&MemorySink::new(), &Monitor::new()).unwrap_err();
+    assert!(
+        error.chain().contains("visits is partitioned") && error.hint().unwrap().contains("partitions"),
+        "{error:?}"
+    );
+    assert!(source.probe().unwrap().iter().any(|finding| finding.message.contains("visits is partitioned")));
+    source.options.tables = vec!["visits*".into()];
+    let sink = MemorySink::new();
+    source.capture(&sink, &Monitor::new()).unwrap();
+    assert_eq!(rows(&sink, "postgres", &table(&sink, "postgres", "visits_low")), b"1\n");
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn a_standby_gives_all_but_unlogged_rows_and_says_so() {
     primary.psql(
         "postgres",
         "CREATE TABLE t (a serial); INSERT INTO t SELECT FROM generate_series(1, 3);
+         CREATE UNLOGGED SEQUENCE passing; SELECT nextval('passing');
          CREATE UNLOGGED TABLE fleeting (a int); INSERT INTO fleeting VALUES (1); SELECT lo_from_bytea(70001, 'large')",
     );
     let standby = primary.standby();
@@ -28,8 +29,9 @@ fn a_standby_gives_all_but_unlogged_rows_and_says_so() {
     let fleeting = table(&sink, "postgres", "fleeting");
     assert!(fleeting.total.is_none() && fleeting.left_out.is_some());
     let problems = monitor.problems().0;
-    assert_eq!((problems.len(), problems[0].what), (1, ProblemKind::Unsupported));
+    assert_eq!((problems.len(), problems[0].what), (2, ProblemKind::Unsupported));
     assert!(problems[0].path.contains("public.fleeting"));
+    assert!(problems[1].path.contains("sequence public.passing"), "{problems:?}");
     let sequences = sink.stream_at("postgres/sequences.sql").unwrap().content;
     assert!(String::from_utf8(sequences).unwrap().contains("'\"public\".\"t_a_seq\"', 3, true"));
     let findings = source.probe().unwrap();

@@ -35,6 +35,25 @@ fn who_may_make_databases_restores_whole_ones_and_tables() {
 }
 
 #[test]
+fn owners_that_a_role_cannot_stand_for_are_told_before_anything_is_changed() {
+    for version in Version::ALL {
+        let server = PgServer::start(version);
+        let saved = shop(&server);
+        server.psql("postgres", "CREATE ROLE app LOGIN PASSWORD 'secret'");
+        server.create_database("mine");
+        server.psql("postgres", "ALTER DATABASE mine OWNER TO app");
+        server.psql("mine", "ALTER SCHEMA public OWNER TO app");
+        let error = plan(&saved, &as_app(&server, "mine"), &options()).unwrap().refusal().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(error.chain().contains("postgres") && error.hint().unwrap().contains("--no-owner"), "{error:?}");
+        let without = RestoreOptions { no_owner: true, no_acl: true, ..options() };
+        plan(&saved, &as_app(&server, "mine"), &without).unwrap().execute(&saved, &Monitor::new()).unwrap();
+        server.psql("postgres", "DROP DATABASE mine; CREATE DATABASE mine OWNER app; GRANT postgres TO app");
+        plan(&saved, &as_app(&server, "mine"), &RestoreOptions { no_acl: true, ..options() }).unwrap();
+    }
+}
+
+#[test]
 fn a_role_that_the_database_gives_to_everybody_does_not_restore() {
     let server = PgServer::start(Version::V15);
     let saved = shop(&server);

@@ -146,6 +146,39 @@ fn large_objects_come_back_with_holes_owners_and_comments() {
 }
 
 #[test]
+fn event_triggers_see_nothing_of_the_restore_itself() {
+    for version in Version::ALL {
+        let server = PgServer::start(version);
+        server.create_database("shop");
+        server.psql(
+            "shop",
+            "SELECT lo_from_bytea(7, 'abc'), lo_from_bytea(8, 'def');
+             CREATE TABLE audit (tag text); CREATE TABLE orders (id int PRIMARY KEY);
+             CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM orders;
+             CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO audit VALUES (tg_event || ' ' || tg_tag); END $$;
+             CREATE EVENT TRIGGER a ON ddl_command_start EXECUTE FUNCTION note();
+             CREATE EVENT TRIGGER b ON ddl_command_end EXECUTE FUNCTION note();
+             CREATE EVENT TRIGGER c ON sql_drop EXECUTE FUNCTION note(); ALTER EVENT TRIGGER c ENABLE ALWAYS;",
+        );
+        // One that cannot run at all without a search path, as the restore has none.
+        server.psql(
+            "shop",
+            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no ddl here: %', tg_tag; END $$;
+             CREATE EVENT TRIGGER d ON ddl_command_end EXECUTE FUNCTION refuse()",
+        );
+        let saved = Saved::capture(&server, "shop");
+        let before = server.psql("shop", "SELECT count(*) FROM audit");
+        for jobs in [1, 4] {
+            let name = format!("copy{jobs}");
+            restore(&saved, &server, &name, &RestoreOptions { jobs, ..options() }).unwrap();
+            assert_eq!(server.psql(&name, "SELECT count(*) FROM audit"), before);
+            assert_eq!(mismatches(&saved, &server, &name, VerifyOptions::default()), "");
+        }
+    }
+}
+
+#[test]
 fn rows_that_have_no_text_come_back_by_their_bytes() {
     let server = PgServer::start(Version::V18);
     server.create_database("shop");

@@ -75,8 +75,9 @@ fn entries(toc: &Toc, options: &VerifyOptions) -> BTreeMap<Key, Vec<Told>> {
 }
 
 fn owner(entry: &Entry, options: &VerifyOptions) -> String {
-    // An extension belongs to whoever made it.
-    let is_told = !options.no_owner && entry.desc != "EXTENSION";
+    // An extension belongs to whoever made it, and what is the system's own to whoever made the server.
+    let is_of_system = matches!(entry.namespace.as_deref(), Some("pg_catalog" | "information_schema"));
+    let is_told = !options.no_owner && entry.desc != "EXTENSION" && !is_of_system;
     entry.owner.clone().filter(|_| is_told).unwrap_or_default()
 }
 
@@ -203,6 +204,15 @@ mod tests {
             of("CREATE TABLE c (\n  a int,\n  z int\n)\nINHERITS (p);")
         );
         assert_ne!(of("CREATE TABLE c (\n  z int,\n  a int\n);"), of("CREATE TABLE c (\n  a int,\n  z int\n);"));
+    }
+
+    #[test]
+    fn who_made_the_server_is_no_difference() {
+        let of = |schema: &str| {
+            let entry = Entry { namespace: Some(schema.into()), owner: Some("postgres".into()), ..Entry::default() };
+            owner(&entry, &VerifyOptions::default())
+        };
+        assert_eq!((of("pg_catalog"), of("information_schema"), of("app")), ("".into(), "".into(), "postgres".into()));
     }
 
     #[test]
