@@ -251,7 +251,7 @@ impl<'a> Schedule<'a> {
                 }),
             ));
         }
-        self.world.run(switch, actors);
+        self.world.run(switch, actors)?;
         self.world.settle();
         self.look()?;
         if rng.below(4) == 0 {

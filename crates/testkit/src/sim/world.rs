@@ -166,6 +166,7 @@ struct Late {
 }
 
 pub(super) struct State {
+    pub(super) seed: u64,
     pub(super) places: Vec<Place>,
     pub(super) actors: Vec<Actor>,
     pub(super) rng: Rng,
@@ -194,6 +195,7 @@ impl SimWorld {
     pub fn new(seed: u64, places: &[SimPlace]) -> Self {
         let places = places.iter().map(|spec| Place { spec: *spec, ..Place::default() }).collect();
         Self(Arc::new(Mutex::new(State {
+            seed,
             places,
             actors: Vec::new(),
             rng: Rng::new(seed),
