@@ -8,11 +8,14 @@
 //! cleared away by the next run: there is no unlock command that a person could use at the wrong moment. A lock that
 //! seems to be from the future is no proof of silence and is left alone; it only ever stands in the way when either side
 //! is to delete, and then the error says that a clock is wrong. Whoever loses a lock to somebody else's wrong clock
-//! finds out ([`LockGuard::is_sound`]) and looks again before relying on anything.
+//! finds out ([`LockGuard::is_sound`]) and looks again before relying on anything. What is done about locks that cannot be
+//! read is told in [`unreadable`].
+
+mod unreadable;
 
 use crate::crypto::Sealer;
 use crate::format::LockFile;
-use crate::repository::{get_unpacked, seal_unpacked, username};
+use crate::repository::{expand, seal_unpacked, username};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, Result, Time};
@@ -21,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use unreadable::{Unreadable, Verdict};
 
 /// A lock that is not refreshed for so long is stale; the figure is restic's.
 const STALE_AFTER_SECS: i64 = 30 * 60;
@@ -230,21 +234,29 @@ fn look(
     findings: &mut LockFindings,
 ) -> Result<()> {
     (findings.others, findings.writers) = (0, 0);
-    for (id, _) in store.list(ObjectKind::Lock)? {
-        if Some(id) == mine {
-            continue;
-        }
+    let unreadable = Unreadable { store, sealer, now: clock() };
+    let listed = store.list(ObjectKind::Lock)?;
+    for (id, _) in listed.iter().copied().filter(|(id, _)| Some(*id) != mine) {
         let key = StoreKey::new(ObjectKind::Lock, id);
-        let file = match get_unpacked(store, sealer, &key) {
-            Ok(json) => LockFile::decode(&json).ok(),
-            Err(error) if error.kind() == ErrorKind::Absent => continue,
-            Err(error) if error.kind() == ErrorKind::Corrupt => None,
-            Err(error) => return Err(error.context("read locks")),
-        };
-        let Some(file) = file else {
-            // An unreadable lock protects nobody we could ask; a torn one is the mark of a dead run.
-            tracing::warn!(lock = %id, "unreadable lock is passed over");
-            continue;
+        let file = match read(store, sealer, &key)? {
+            Content::Gone => continue,
+            Content::Lock(file) => file,
+            Content::Unreadable { is_empty } => {
+                if unreadable.judge(id, is_empty, mode)? == Verdict::Stays {
+                    findings.others += 1;
+                    findings.writers += 1;
+                }
+                continue;
+            }
+            Content::Unknown if mode == LockMode::Exclusive => {
+                return Err(unknown(&format!("{}/{key}", store.location())));
+            }
+            Content::Unknown => {
+                tracing::warn!(lock = %id, "a lock of a program that is not known is passed over");
+                findings.others += 1;
+                findings.writers += 1;
+                continue;
+            }
         };
         if is_stale(&file, clock()) || is_of_a_past_life(&file, id, clock()) {
             if mode != LockMode::Reading {
@@ -261,7 +273,49 @@ fn look(
             findings.writers += usize::from(!file.reading);
         }
     }
+    if mode == LockMode::Exclusive && mine.is_some() {
+        unreadable.tidy(&listed.into_iter().map(|(id, _)| id).collect());
+    }
     Ok(())
+}
+
+/// What is under the name of a lock.
+enum Content {
+    /// It was removed since the listing.
+    Gone,
+    Lock(LockFile),
+    /// Nobody with our key wrote it so.
+    Unreadable {
+        is_empty: bool,
+    },
+    /// It was written with our key and is whole, but says nothing that this program understands.
+    Unknown,
+}
+
+fn read(store: &dyn Store, sealer: &Sealer, key: &StoreKey) -> Result<Content> {
+    let mut sealed = match store.get(key) {
+        Ok(sealed) => sealed,
+        Err(error) if error.kind() == ErrorKind::Absent => return Ok(Content::Gone),
+        // A store that knows by itself that what it has is damaged.
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Content::Unreadable { is_empty: false }),
+        Err(error) => return Err(error.context("read locks")),
+    };
+    let is_empty = sealed.is_empty();
+    if sha256(&sealed) != key.id.0 {
+        return Ok(Content::Unreadable { is_empty });
+    }
+    let Ok(plain) = sealer.open_in_place(&mut sealed) else { return Ok(Content::Unreadable { is_empty }) };
+    let file = expand(key, plain).and_then(|json| LockFile::decode(&json));
+    Ok(file.map_or(Content::Unknown, Content::Lock))
+}
+
+/// What to tell whoever has to wait for a holder that cannot be understood.
+fn unknown(place: &str) -> Error {
+    let message = format!("the repository has a lock that this program does not understand: {place}");
+    Error::new(ErrorKind::Locked, message).with_hint(format!(
+        "a newer program holds it, or held it: wait until that run has ended, or use that program. Only if no run is \
+         going on in this repository, of any program and on any host, remove the object {place}, and nothing else"
+    ))
 }
 
 /// What to tell whoever has to wait for the holder of `file`, which is at `place`.

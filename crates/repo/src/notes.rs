@@ -3,6 +3,7 @@
 //! A note says its own name within the seal, so that nobody without the key can pass one off as another by moving it.
 //! What nobody can promise is that it is still there: who may remove objects may remove notes.
 
+use crate::crypto::Sealer;
 use crate::repository::Repository;
 use lastgood_model::store::{SideName, SidePut, SideStore};
 use lastgood_model::{Context, Error, ErrorKind, Result};
@@ -22,6 +23,24 @@ struct Written<'a, T> {
 struct Read<T> {
     name: String,
     note: T,
+}
+
+/// The stored form of a note.
+pub(crate) fn seal(sealer: &Sealer, name: &SideName, note: &impl Serialize) -> Result<Vec<u8>> {
+    let json = serde_json::to_vec(&Written { name: name.path(), note })
+        .map_err(|e| Error::new(ErrorKind::Bug, "encode note").with_source(e))?;
+    sealer.seal(&json)
+}
+
+/// The note in what [`seal`] made. [`ErrorKind::Corrupt`] when it is damaged or of another name.
+pub(crate) fn open<T: DeserializeOwned>(sealer: &Sealer, name: &SideName, mut sealed: Vec<u8>) -> Result<T> {
+    let act = || format!("read {name}");
+    let json = sealer.open_in_place(&mut sealed).with_context(act)?;
+    let read: Read<T> = serde_json::from_slice(json).with_context(act)?;
+    if read.name != name.path() {
+        return Err(Error::corrupt(format!("{name} says that it is {}: somebody has moved it", read.name)));
+    }
+    Ok(read.note)
 }
 
 impl Repository {
@@ -47,9 +66,7 @@ impl Repository {
     /// none.
     pub fn put_note(&self, folder: &str, name: &str, note: &impl Serialize, how: SidePut) -> Result<()> {
         let side = SideName::new(folder, name)?;
-        let json = serde_json::to_vec(&Written { name: side.path(), note })
-            .map_err(|e| Error::new(ErrorKind::Bug, "encode note").with_source(e))?;
-        let sealed = self.sealer.seal(&json)?;
+        let sealed = seal(&self.sealer, &side, note)?;
         self.notes_store()?.put_side(&side, &sealed, how).with_context(|| format!("write {side}"))
     }
 
@@ -59,14 +76,8 @@ impl Repository {
     /// [`ErrorKind::Absent`] when there is none, [`ErrorKind::Corrupt`] for one that is damaged or of another name.
     pub fn note<T: DeserializeOwned>(&self, folder: &str, name: &str) -> Result<T> {
         let side = SideName::new(folder, name)?;
-        let act = || format!("read {side}");
-        let mut sealed = self.notes_store()?.get_side(&side).with_context(act)?;
-        let json = self.sealer.open_in_place(&mut sealed).with_context(act)?;
-        let read: Read<T> = serde_json::from_slice(json).with_context(act)?;
-        if read.name != side.path() {
-            return Err(Error::corrupt(format!("{side} says that it is {}: somebody has moved it", read.name)));
-        }
-        Ok(read.note)
+        let sealed = self.notes_store()?.get_side(&side).with_context(|| format!("read {side}"))?;
+        open(&self.sealer, &side, sealed)
     }
 
     /// All notes in a folder by name, sorted. One that cannot be read goes to `damaged`. None where the store takes none.
