@@ -74,6 +74,8 @@ pub struct LockFindings {
     pub others: usize,
     /// Those of them that do not say that their holder only reads.
     pub writers: usize,
+    /// Locks that cannot be read; most likely their writers died, but they may be alive. Not among `others`.
+    pub unreadable: usize,
 }
 
 /// A lock, held until dropped; refreshed by a thread of its own meanwhile.
@@ -233,7 +235,7 @@ fn look(
     mine: Option<Id>,
     findings: &mut LockFindings,
 ) -> Result<()> {
-    (findings.others, findings.writers) = (0, 0);
+    (findings.others, findings.writers, findings.unreadable) = (0, 0, 0);
     let unreadable = Unreadable { store, sealer, now: clock() };
     let listed = store.list(ObjectKind::Lock)?;
     for (id, _) in listed.iter().copied().filter(|(id, _)| Some(*id) != mine) {
@@ -242,10 +244,7 @@ fn look(
             Content::Gone => continue,
             Content::Lock(file) => file,
             Content::Unreadable { is_empty } => {
-                if unreadable.judge(id, is_empty, mode)? == Verdict::Stays {
-                    findings.others += 1;
-                    findings.writers += 1;
-                }
+                findings.unreadable += usize::from(unreadable.judge(id, is_empty, mode)? == Verdict::Stays);
                 continue;
             }
             Content::Unknown if mode == LockMode::Exclusive => {

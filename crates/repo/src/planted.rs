@@ -23,11 +23,19 @@ pub enum Planted {
     SnapshotBeforePacks,
     /// A list that an earlier run left is carried out without looking again.
     ResumeBlindly,
+    /// Writers do not ask which packs are doomed.
+    IgnoreDoomed,
+    /// A list is carried out although another program has replaced index files since.
+    VoidListsHold,
+    /// Packs are removed while index files still name them.
+    PacksFirst,
+    /// Packs are removed before the removal of index files that name them is durable.
+    PacksBeforeSync,
 }
 
 impl Planted {
     /// All of them, with the names by which they are asked for.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("delete-before-publishing", Self::DeleteBeforePublishing),
         ("ignore-new-snapshots", Self::IgnoreNewSnapshots),
         ("trust-stale-lists", Self::TrustStaleLists),
@@ -35,6 +43,10 @@ impl Planted {
         ("old-index-first", Self::OldIndexFirst),
         ("snapshot-before-packs", Self::SnapshotBeforePacks),
         ("resume-blindly", Self::ResumeBlindly),
+        ("ignore-doomed", Self::IgnoreDoomed),
+        ("void-lists-hold", Self::VoidListsHold),
+        ("packs-first", Self::PacksFirst),
+        ("packs-before-sync", Self::PacksBeforeSync),
     ];
 }
 
@@ -49,6 +61,18 @@ impl Repository {
     #[cfg(not(feature = "planted-bugs"))]
     pub(crate) const fn has(&self, _: Planted) -> bool {
         false
+    }
+
+    /// The name of the host that works on it.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn hostname(&self) -> String {
+        self.options.host.clone().unwrap_or_else(crate::lock::hostname)
+    }
+
+    /// This host's name.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(crate) fn hostname(&self) -> String {
+        crate::lock::hostname()
     }
 }
 

@@ -34,6 +34,9 @@ pub struct OpenOptions {
     /// A mistake to be made on purpose.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<crate::planted::Planted>,
+    /// Another host's name than this one's, for a model in which there are several.
+    #[cfg(feature = "planted-bugs")]
+    pub host: Option<String>,
 }
 
 impl Default for OpenOptions {
@@ -44,6 +47,8 @@ impl Default for OpenOptions {
             pause: system_pause(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
+            #[cfg(feature = "planted-bugs")]
+            host: None,
         }
     }
 }

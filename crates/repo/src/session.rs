@@ -22,9 +22,7 @@ use draft::Draft;
 use lastgood_model::manifest::{Manifest, SourceOutcome};
 use lastgood_model::source::{Chunking, Entry, Sink, StreamSpec, StreamWriter, TreeDir};
 use lastgood_model::store::{ObjectKind, StoreKey};
-use lastgood_model::{
-    Context, Error, ErrorKind, Id, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId,
-};
+use lastgood_model::{Context, Error, ErrorKind, Monitor, Node, NodeKind, PackId, Result, SnapshotId, Time, TreeId};
 use leftovers::{Adopted, Found};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -90,6 +88,8 @@ pub struct Session {
     drafts: Mutex<BTreeMap<String, Arc<Mutex<Draft>>>>,
     adopted: Adopted,
     lock_wait: Duration,
+    /// When it was looked at last what may be relied upon.
+    looked: Time,
     dry_run: bool,
 }
 
@@ -155,6 +155,7 @@ impl Session {
             drafts: Mutex::default(),
             adopted,
             lock_wait: options.lock_wait,
+            looked: started,
             dry_run: options.dry_run,
         })
     }
@@ -240,7 +241,7 @@ impl Session {
         let packer = engine.stop()?;
         let packs = packer.finish()?;
         let is_trusting = self.repository.has(Planted::LocksByAgeAlone);
-        if !is_trusting && !self.lock.is_sound() {
+        if !is_trusting && !self.is_secure() {
             self.relock(&packs, &monitor)?;
         }
         if !self.repository.has(Planted::SnapshotBeforePacks) {
@@ -270,7 +271,7 @@ impl Session {
         // The machine may have slept since the last look, for so long that somebody pruned without knowing of this
         // recovery point. It was not told to be saved yet, so it can still be taken back.
         if !is_trusting
-            && !self.lock.is_sound()
+            && !self.is_secure()
             && let Err(error) = self.relock(&packs, &monitor)
         {
             let key = StoreKey::new(ObjectKind::Snapshot, id);
@@ -318,27 +319,29 @@ impl Session {
         root.save(time, &read, &mut |json| engine.store_here(BlobKind::Tree, json).map(TreeId))
     }
 
+    /// Whether everything that this run relies upon has surely stayed since it was looked at.
+    fn is_secure(&self) -> bool {
+        self.lock.is_sound() && crate::gc::still_holds(&self.repository, self.looked)
+    }
+
     /// After our lock may have been taken for stale: takes another, which nobody gets while somebody deletes, and looks at
     /// everything again. What is there then stays, at least until it was seen that this run needs it.
     fn relock(&mut self, packs: &[(PackId, u64)], monitor: &Monitor) -> Result<()> {
         self.lock = self.repository.lock_within(LockMode::Shared, self.lock_wait, monitor)?;
-        self.reexamine(packs)
+        self.looked = (self.repository.options.clock)();
+        self.reexamine(packs, monitor)
     }
 
     /// Everything this run relies upon must still be there, and nobody be about to remove it.
-    fn reexamine(&self, packs: &[(PackId, u64)]) -> Result<()> {
-        let stored: std::collections::HashMap<Id, u64> =
-            self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
-        let going = crate::gc::going(&self.repository)?;
-        let lost =
-            packs.iter().chain(&self.adopted.packs).find(|(id, size)| stored.get(&id.0) != Some(size)).map(|p| p.0);
-        let all = || packs.iter().chain(&self.adopted.packs).map(|p| p.0).chain(self.reader.index.packs());
-        let lost = lost.or_else(|| all().find(|id| !stored.contains_key(&id.0) || going.contains(id)));
+    fn reexamine(&self, packs: &[(PackId, u64)], monitor: &Monitor) -> Result<()> {
+        let own = packs.iter().chain(&self.adopted.packs).map(|(id, size)| (*id, Some(*size)));
+        let all = own.chain(self.reader.index.packs().into_iter().map(|id| (id, None)));
+        let lost = crate::gc::first_lost(&self.repository, all, monitor)?;
         match lost {
             None => Ok(()),
             Some(id) => Err(Error::new(
                 ErrorKind::Retry,
-                format!("pack {id} was removed while this run had lost its lock; no recovery point was made"),
+                format!("pack {id} was removed, or is about to be, since this run looked at it; no recovery point was made"),
             )
             .with_hint("run the backup again; this happens when the machine slept during a backup and another program pruned meanwhile")),
         }

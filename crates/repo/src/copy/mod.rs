@@ -30,7 +30,6 @@ use crate::pipe::Packer;
 use crate::read::BlobReader;
 use crate::repository::{Repository, Snapshot};
 use crate::session::leftovers::{Adopted, Found};
-use lastgood_model::store::ObjectKind;
 use lastgood_model::{Error, ErrorKind, Id, Monitor, PackId, Result, SnapshotId, Time};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -135,6 +134,7 @@ pub fn copy(
     let _source_lock = reading_lock(from, options.lock_wait, monitor)?;
     let mode = if options.dry_run { LockMode::Reading } else { LockMode::Shared };
     let lock = to.lock_within(mode, options.lock_wait, monitor)?;
+    let looked = (to.options.clock)();
     // Snapshots before indexes, so that an index knows all that they refer to.
     let there = to.snapshots(|id, error| {
         tracing::warn!("recovery point {} at {} is damaged: {}", id.short(), to.location(), error.chain());
@@ -189,7 +189,7 @@ pub fn copy(
     report.packs = packs.len() as u64;
     report.bytes_written = packs.iter().map(|(_, bytes)| bytes).sum();
     monitor.check_cancelled()?;
-    let hold = Hold { to, ends: &ends, lock: Some(lock), wait: options.lock_wait };
+    let hold = Hold { to, ends: &ends, lock: Some(lock), looked, wait: options.lock_wait };
     let is_whole = wanted.lost.is_empty() && sent.blobs == wanted.blobs();
     let mut lost = wanted.lost;
     lost.extend(sent.lost);
@@ -243,6 +243,8 @@ struct Hold<'a> {
     to: &'a Repository,
     ends: &'a Ends,
     lock: Option<LockGuard>,
+    /// When it was looked at last what may be relied upon.
+    looked: Time,
     wait: Duration,
 }
 
@@ -250,19 +252,18 @@ impl Hold<'_> {
     /// Makes sure that everything the new points rely upon is there and stays. When our lock may have been taken for stale
     /// meanwhile, another one is taken, and everything is looked at again.
     fn secure(&mut self, monitor: &Monitor) -> Result<()> {
-        if self.lock.as_ref().is_some_and(LockGuard::is_sound) {
+        let to = self.to;
+        if self.lock.as_ref().is_some_and(LockGuard::is_sound) && crate::gc::still_holds(to, self.looked) {
             return Ok(());
         }
-        let to = self.to;
         self.lock = Some(to.lock_within(LockMode::Shared, self.wait, monitor)?);
-        let going = crate::gc::going(to)?;
-        let stored: HashSet<Id> = to.store.list(ObjectKind::Pack)?.into_iter().map(|(id, _)| id).collect();
-        let is_lost = |id: &PackId| !stored.contains(&id.0) || going.contains(id);
-        match self.ends.target.index.packs().into_iter().find(is_lost) {
+        self.looked = (to.options.clock)();
+        let packs = self.ends.target.index.packs();
+        match crate::gc::first_lost(to, packs.into_iter().map(|id| (id, None)), monitor)? {
             None => Ok(()),
             Some(id) => Err(Error::new(
                 ErrorKind::Retry,
-                format!("pack {id} was removed from {} while this copy had lost its lock; nothing was published there", to.location()),
+                format!("pack {id} was removed from {}, or is about to be, since this copy looked at it; no point was confirmed", to.location()),
             )
             .with_hint("run the copy again; this happens when the machine slept during a copy and another program pruned meanwhile")),
         }

@@ -41,11 +41,15 @@ mod sweep;
 
 pub use report::{Deferred, KeptPack, PruneReport};
 
+use crate::planted::Planted;
 use crate::repository::Repository;
-use lastgood_model::{Error, ErrorKind, Monitor, PackId, Result};
+use crate::work::{each, threads_for};
+use lastgood_model::store::{ObjectKind, StoreKey};
+use lastgood_model::{Error, ErrorKind, Id, Monitor, PackId, Result, Time};
 use repack::Until;
-use state::Ledger;
-use std::collections::HashSet;
+use state::{Ledger, State};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How much of what is stored may stay although nobody needs it.
@@ -136,7 +140,8 @@ fn attempt(repository: &Repository, monitor: &Monitor, options: &PruneOptions) -
 
 /// Packs that are about to be deleted, which no writer may rely on.
 pub(crate) fn doomed(repository: &Repository) -> Result<HashSet<PackId>> {
-    let Some(ledger) = Ledger::of(repository) else { return Ok(HashSet::new()) };
+    let ledger = Ledger::of(repository).filter(|_| !repository.has(Planted::IgnoreDoomed));
+    let Some(ledger) = ledger else { return Ok(HashSet::new()) };
     match ledger.read() {
         Ok(state) => Ok(state.doomed()),
         // Whoever may not look there cannot have been meant to; locks still hold pruners off.
@@ -148,9 +153,51 @@ pub(crate) fn doomed(repository: &Repository) -> Result<HashSet<PackId>> {
     }
 }
 
-/// Packs that whoever wrote may be removing at this moment, or has removed.
-pub(crate) fn going(repository: &Repository) -> Result<HashSet<PackId>> {
-    Ledger::of(repository).map_or(Ok(HashSet::new()), |ledger| ledger.read().map(|state| state.going()))
+/// Whether a writer that looked at `since` for what it may rely upon can still go by that, as long as its lock is sound. Where
+/// lists may be stale a pruner may not see that lock; there it leaves a list of doomed packs alone for a day, and so
+/// whoever has worked for longer than half of that looks again.
+pub(crate) fn still_holds(repository: &Repository, since: Time) -> bool {
+    let passed = (repository.options.clock)().secs.saturating_sub(since.secs);
+    repository.store.capabilities().list_after_write || (0..sweep::STALE_LIST_MARGIN_SECS / 2).contains(&passed)
+}
+
+/// The first of these packs, each with its length where that is known, that is not there or may be removed at this moment;
+/// for whoever had lost its lock and holds one again. Where lists may be stale, that is any pack on any list of doomed ones:
+/// a pruner might not see in time that it is needed.
+pub(crate) fn first_lost(
+    repository: &Repository,
+    packs: impl Iterator<Item = (PackId, Option<u64>)>,
+    monitor: &Monitor,
+) -> Result<Option<PackId>> {
+    let ledger = Ledger::of(repository);
+    // Before the packs are listed: who is removing them at this moment takes the list away when it is done.
+    let state = ledger.as_ref().map_or(Ok(State::default()), Ledger::read)?;
+    let lists_are_true = repository.store.capabilities().list_after_write;
+    let going = if lists_are_true { state.going() } else { state.doomed() };
+    let is_lost = |id: &PackId, length: Option<u64>, size: Option<u64>| {
+        size.is_none() || length.is_some() && size != length || going.contains(id)
+    };
+    let store = &repository.store;
+    if lists_are_true {
+        let stored: HashMap<Id, u64> = store.list(ObjectKind::Pack)?.into_iter().collect();
+        let mut packs = packs;
+        return Ok(packs.find(|(id, length)| is_lost(id, *length, stored.get(&id.0).copied())).map(|(id, _)| id));
+    }
+    // A list that may be stale proves nothing, whether it shows a pack or not.
+    let (packs, lost) = (packs.collect::<Vec<_>>(), Mutex::new(None));
+    let look = |_: &mut (), (id, length): &(PackId, Option<u64>)| {
+        let size = match store.size(&StoreKey::new(ObjectKind::Pack, *id)) {
+            Ok(size) => Some(size),
+            Err(error) if error.kind() == ErrorKind::Absent => None,
+            Err(error) => return Err(error.context(format!("look for pack {id}"))),
+        };
+        if is_lost(id, *length, size) {
+            mark::lock(&lost).get_or_insert(*id);
+        }
+        Ok(())
+    };
+    each(threads_for(&**store), monitor, &packs, || (), look)?;
+    Ok(lost.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
 /// As many as help with waiting for the store, and one more than there are cores.

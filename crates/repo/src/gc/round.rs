@@ -10,7 +10,7 @@ use super::sweep::{Outcome, Sweep};
 use super::{PruneOptions, threads};
 use crate::index::{BlobRef, Location};
 use crate::index_files::Believed;
-use crate::lock::{LockGuard, LockMode, hostname};
+use crate::lock::{LockGuard, LockMode};
 use crate::planted::Planted;
 use crate::read::BlobReader;
 use crate::repository::{Repository, Snapshot};
@@ -105,7 +105,7 @@ pub(super) fn run(
     let mut list = DoomList {
         generation: 0,
         published: (repository.options.clock)(),
-        hostname: hostname(),
+        hostname: repository.hostname(),
         pid: std::process::id(),
         nonce: random_id()?,
         packs: doomed,
@@ -220,7 +220,8 @@ impl Seen {
         let mut known: HashSet<PackId> = index.packs().into_iter().collect();
         known.extend(index.unusable());
         let going = state.going();
-        let is_alone = guard.findings.writers == 0 && guard.findings.stale_removed == 0;
+        let found = guard.findings;
+        let is_alone = found.writers == 0 && found.unreadable == 0 && found.stale_removed == 0;
         let loose = self.present.iter().map(|(id, bytes)| DoomedPack { id: PackId(*id), bytes: *bytes });
         loose.filter(|pack| !known.contains(&pack.id) && (is_alone || going.contains(&pack.id))).collect()
     }

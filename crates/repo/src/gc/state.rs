@@ -4,8 +4,13 @@
 //! them. A claim `claim-<generation>` ends the time in which a list of that generation or an older one can still be
 //! changed or begun: it is created, exclusively, by whoever carries the list out or puts it aside. A pruner that finds a
 //! claim on its own generation, or on a later one, has lost, however long it slept; so of several one goes on.
+//!
+//! Where lists of objects may be stale, time is needed for everybody to see a list of doomed packs. A host that did not make
+//! it notes in `seen-<generation>-<host>` when it first saw it: what another host's clock says proves nothing.
 
+use crate::notes;
 use crate::repository::{Repository, expand, seal_unpacked};
+use crate::sha256::sha256;
 use lastgood_model::store::{SideName, SidePut, SideStore};
 use lastgood_model::{Context, Error, ErrorKind, Id, IndexId, PackId, Result, SnapshotId, Time};
 use serde::{Deserialize, Serialize};
@@ -15,6 +20,7 @@ use std::collections::HashSet;
 const FOLDER: &str = "gc";
 const DOOM: &str = "doom-";
 const CLAIM: &str = "claim-";
+const SEEN: &str = "seen-";
 
 /// A pack that is about to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +56,13 @@ struct Claim {
     generation: u64,
     hostname: String,
     pid: u32,
+    nonce: Id,
+}
+
+/// When a host first saw a list.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    since: Time,
     nonce: Id,
 }
 
@@ -182,9 +195,42 @@ impl<'a> Ledger<'a> {
         Ok(true)
     }
 
+    /// For how many seconds this host has known a list, by its own clock alone. If that is from now on, it is noted.
+    pub(super) fn known_for(&self, list: &DoomList) -> Result<i64> {
+        let (now, host) = ((self.repository.options.clock)(), self.repository.hostname());
+        if list.hostname == host && list.published <= now {
+            return Ok(now.secs.saturating_sub(list.published.secs));
+        }
+        let host = Id(sha256(host.as_bytes())).to_string();
+        let name = SideName::new(FOLDER, &format!("{SEEN}{:016x}-{}", list.generation, &host[..16]))?;
+        match self.side.get_side(&name).and_then(|sealed| notes::open::<Seen>(&self.repository.sealer, &name, sealed)) {
+            Ok(seen) if seen.nonce == list.nonce && seen.since <= now => {
+                return Ok(now.secs.saturating_sub(seen.since.secs));
+            }
+            // It is about another list, or this host's clock was ahead and was set right.
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Absent | ErrorKind::Corrupt) => {}
+            Err(error) => return Err(error.context("read since when doomed packs are known")),
+        }
+        let sealed = notes::seal(&self.repository.sealer, &name, &Seen { since: now, nonce: list.nonce })?;
+        self.side.put_side(&name, &sealed, SidePut::Replace).context("note since when doomed packs are known")?;
+        Ok(0)
+    }
+
     /// Removes a list of which nothing is left to do.
     pub(super) fn remove(&self, generation: u64) -> Result<()> {
-        self.side.remove_side(&name(DOOM, generation)?)
+        self.side.remove_side(&name(DOOM, generation)?)?;
+        let capabilities = self.repository.store.capabilities();
+        if capabilities.list_after_write && capabilities.exclusive_create {
+            return Ok(());
+        }
+        let seen = format!("{SEEN}{generation:016x}-");
+        for (name, _) in self.side.list_side(FOLDER)? {
+            if name.name().starts_with(&seen) {
+                self.side.remove_side(&name)?;
+            }
+        }
+        Ok(())
     }
 
     fn seal(&self, list: &DoomList) -> Result<Vec<u8>> {

@@ -19,9 +19,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// On a store whose lists may be stale, a list must have been there for so long before it is carried out, beside having
-/// been published by an earlier run.
-const STALE_LIST_MARGIN_SECS: i64 = 24 * 3600;
+/// On a store whose lists may be stale, whoever carries a list out must have known it for so long, by its own clock, beside
+/// its having been published by an earlier run.
+pub(super) const STALE_LIST_MARGIN_SECS: i64 = 24 * 3600;
 /// The lock is looked at again after so long, before anything more is removed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -66,7 +66,8 @@ pub(super) fn resume(
     let present =
         |kind| -> Result<HashSet<Id>> { Ok(repository.store.list(kind)?.into_iter().map(|(id, _)| id).collect()) };
     let (snapshots, index_files) = (present(ObjectKind::Snapshot)?, present(ObjectKind::Index)?);
-    if !list.index_files.iter().all(|id| index_files.contains(&id.0)) {
+    let believes = repository.has(Planted::VoidListsHold);
+    if !believes && !list.index_files.iter().all(|id| index_files.contains(&id.0)) {
         return Ok(false);
     }
     let wait = options.lock_wait;
@@ -122,7 +123,7 @@ impl<'a> Fence<'a> {
 
 impl Sweep<'_> {
     pub(super) fn run(&self, mut list: DoomList, report: &mut PruneReport) -> Result<Outcome> {
-        if let Some(reason) = self.must_wait(&list) {
+        if let Some(reason) = self.must_wait(&list)? {
             return Ok(self.defer(&list, reason, report));
         }
         let guard = match self.repository.lock_within(LockMode::Exclusive, self.wait, self.monitor) {
@@ -142,7 +143,8 @@ impl Sweep<'_> {
         let index_files: Vec<IndexId> =
             self.repository.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let present: HashMap<Id, u64> = self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
-        if !self.is_blind() && !is_valid(&list, &index_files, &present) {
+        let believes = self.is_blind() || self.repository.has(Planted::VoidListsHold);
+        if !believes && !is_valid(&list, &index_files, &present) {
             return Ok(Outcome::Void);
         }
 
@@ -169,6 +171,9 @@ impl Sweep<'_> {
             Error::new(ErrorKind::Retry, "the lock was lost before anything was removed; prune again")
         })?;
 
+        if self.repository.has(Planted::PacksFirst) {
+            self.remove_packs(&list, &present, &HashSet::new(), &fence)?;
+        }
         let still_named = self.rewrite_index(touched, &doomed, &fence)?;
         let removed = self.remove_packs(&list, &present, &still_named, &fence)?;
         report.packs_removed += removed.packs;
@@ -191,23 +196,24 @@ impl Sweep<'_> {
     }
 
     /// Why the list cannot be carried out yet, where lists of objects may be stale.
-    fn must_wait(&self, list: &DoomList) -> Option<String> {
+    fn must_wait(&self, list: &DoomList) -> Result<Option<String>> {
         let capabilities = self.repository.store.capabilities();
         if self.repository.has(Planted::TrustStaleLists) {
-            return None;
+            return Ok(None);
         }
         if capabilities.list_after_write && (capabilities.exclusive_create || self.ledger.is_none()) {
-            return None;
+            return Ok(None);
         }
-        let age = (self.repository.options.clock)().secs.saturating_sub(list.published.secs);
-        if !self.fresh && age >= STALE_LIST_MARGIN_SECS {
-            return None;
+        // Without room for lists there is none that an earlier run could have left.
+        let known_for = self.ledger.map_or(Ok(0), |ledger| ledger.known_for(list))?;
+        if !self.fresh && known_for >= STALE_LIST_MARGIN_SECS {
+            return Ok(None);
         }
         let why = match capabilities.list_after_write {
             false => "this store may show what was written with a delay",
             true => "this store does not refuse a name that is taken, and so keeps no two programs apart",
         };
-        Some(format!("{why}: packs are removed a day later at the earliest"))
+        Ok(Some(format!("{why}: packs are removed a day later at the earliest")))
     }
 
     fn defer(&self, list: &DoomList, reason: String, report: &mut PruneReport) -> Outcome {
@@ -328,7 +334,9 @@ impl Sweep<'_> {
                 }
             }
         }
-        store.sync().context("remove index files that were replaced")?;
+        if !self.repository.has(Planted::PacksBeforeSync) {
+            store.sync().context("remove index files that were replaced")?;
+        }
         Ok(still_named)
     }
 

@@ -227,10 +227,10 @@ mod tests {
             let rig = Rig::new();
             let key = rig.put(b"torn");
             // Only who may remove it notes it.
-            assert_eq!(rig.take(LockMode::Reading).unwrap().writers, 1);
+            assert_eq!(rig.take(LockMode::Reading).unwrap().unreadable, 1);
             assert!(rig.notes().is_empty());
             let found = rig.take(LockMode::Shared).unwrap();
-            assert_eq!((found.others, found.writers, found.stale_removed), (1, 1, 0));
+            assert_eq!((found.others, found.unreadable, found.stale_removed), (0, 1, 0));
             assert_eq!(rig.notes().len(), 1);
             rig.pass(DEAD_AFTER_SECS);
             let error = rig.take(LockMode::Exclusive).unwrap_err();
@@ -240,7 +240,7 @@ mod tests {
             assert!(hint.contains("after 2023-11-14T22:44:20Z") && hint.contains(&key.path()), "{hint}");
             assert_eq!(rig.memory.keys(), [key], "our own lock stayed, or it went too early");
             rig.pass(1);
-            assert_eq!(rig.take(remover).unwrap().others, 0);
+            assert_eq!(rig.take(remover).unwrap().unreadable, 0);
             assert!(rig.memory.keys().is_empty() && rig.notes().is_empty(), "{remover:?}");
             assert_eq!(rig.kind(LockMode::Exclusive), None);
         }
@@ -250,7 +250,7 @@ mod tests {
     fn an_empty_one_excludes_nobody_and_goes_like_others() {
         let rig = Rig::new();
         let key = rig.put(b"");
-        assert_eq!(rig.take(LockMode::Exclusive).unwrap().others, 1);
+        assert_eq!(rig.take(LockMode::Exclusive).unwrap().unreadable, 1);
         rig.pass(DEAD_AFTER_SECS);
         assert_eq!(rig.kind(LockMode::Exclusive), None);
         assert_eq!(rig.memory.keys(), [key]);
@@ -303,7 +303,7 @@ mod tests {
         rig.take(LockMode::Shared).unwrap();
         rig.pass(DEAD_AFTER_SECS + 1);
         rig.faults.add(Fault::on(Op::Remove).at(key).lasting().fails_before(ErrorKind::Denied));
-        assert_eq!(rig.take(LockMode::Shared).unwrap().others, 1);
+        assert_eq!(rig.take(LockMode::Shared).unwrap().unreadable, 1);
         assert_eq!(rig.kind(LockMode::Exclusive), Some(ErrorKind::Denied));
         assert_eq!(rig.memory.keys(), [key]);
         rig.faults.mend();

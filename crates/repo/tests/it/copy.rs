@@ -1,6 +1,7 @@
 //! Recovery points from one repository into another: all of them, only what is missing, and through every misfortune.
 
 use crate::rig::{Rig, Saved, clock_off_by, contents, pack_ids, save};
+use crate::stale::StaleStore;
 use lastgood_model::source::Chunking;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{ErrorKind, Monitor, Result, SnapshotId};
@@ -333,4 +334,35 @@ fn a_store_that_fails_or_a_wish_to_stop_ends_the_copy_and_publishes_nothing() {
     let same = copy(&from.open(), &from.open(), &points, &Monitor::new(), CopyOptions::default());
     assert_eq!(same.unwrap_err().kind(), ErrorKind::Invalid);
     assert_equal(&from, &to, &run(&from, &to, &points));
+}
+
+#[test]
+fn a_copy_that_lost_its_lock_takes_nothing_back_that_another_copy_may_have_told_of() {
+    let from = Rig::new();
+    let points = three_points(&from);
+    for loses_pack in [false, true] {
+        let to = twin(&from);
+        let store = StaleStore::new(&to.store);
+        store.freeze();
+        let told = run(&from, &to, &points);
+        // Another copy sees nothing of it yet, and sleeps until its lock is taken for stale.
+        let rig = to.over(to.store.clone());
+        store.before_snapshot(move || {
+            let pack = rig.keys_of(ObjectKind::Pack)[0];
+            let locks = rig.keys_of(ObjectKind::Lock);
+            locks.into_iter().chain(loses_pack.then_some(pack)).for_each(|key| rig.store.remove(&key).unwrap());
+        });
+        let target = to.open_through(store, system_clock()).unwrap();
+        let second = copy(&from.open(), &target, &points, &Monitor::new(), CopyOptions::default());
+        assert_eq!(to.snapshots().len(), 3, "{second:?}");
+        if loses_pack {
+            let error = second.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Retry);
+            let hint = error.hint().unwrap();
+            assert!(points.iter().all(|id| hint.contains(&id.to_string())), "{hint}");
+        } else {
+            second.unwrap();
+            assert_equal(&from, &to, &told);
+        }
+    }
 }

@@ -14,3 +14,4 @@ mod restic_trees;
 mod retention;
 mod rig;
 mod session;
+mod stale;

@@ -43,6 +43,7 @@ impl Hand {
             clock: self.world.clock(self.actor),
             pause: self.world.pause(self.actor),
             planted: self.planted,
+            host: Some(format!("host-{}", self.actor)),
         }
     }
 
@@ -89,8 +90,7 @@ impl Hand {
     pub(crate) fn forget(&self, place: usize, point: SnapshotId) -> Result<()> {
         let repository = self.open(place)?;
         let lock = repository.lock_within(LockMode::Shared, self.wait(), &Monitor::new())?;
-        // From here on it may go, whatever the answer is.
-        self.oracle.release(place, point);
+        let _leaving = self.oracle.release(place, point);
         self.world.say(self.actor, format!("forgets {}", short(point.0)));
         repository.forget_snapshot(&lock, point)
     }

@@ -1,7 +1,7 @@
 //! What happens during a sleep: at one call to the store, everything else in the world goes on first.
 
 use crate::rig::Rig;
-use lastgood_model::store::{Capabilities, ObjectKind, SideStore, Store, StoreKey};
+use lastgood_model::store::{Capabilities, ObjectKind, SideName, SidePut, SideStore, Store, StoreKey};
 use lastgood_model::{Id, Result};
 use lastgood_stores::{MemoryStore, Op};
 use std::sync::{Arc, Mutex};
@@ -30,6 +30,15 @@ impl AsLateAs {
         happening: impl FnOnce() + Send + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { inner: store.clone(), call: (op, kind), late: Mutex::new(Some(Box::new(happening))) })
+    }
+
+    /// What is to happen before the next listing beside the repository's own objects, once [`Self::arm`] told what.
+    pub(super) fn list_side(store: &MemoryStore) -> Arc<Self> {
+        Arc::new(Self { inner: store.clone(), call: (Op::ListSide, ObjectKind::Config), late: Mutex::new(None) })
+    }
+
+    pub(super) fn arm(&self, happening: impl FnOnce() + Send + 'static) {
+        *self.late.lock().unwrap() = Some(Box::new(happening));
     }
 
     fn before(&self, op: Op, key: &StoreKey) {
@@ -83,6 +92,22 @@ impl Store for AsLateAs {
         self.inner.remove(key)
     }
     fn side(&self) -> Option<&dyn SideStore> {
-        self.inner.side()
+        Some(self)
+    }
+}
+
+impl SideStore for AsLateAs {
+    fn put_side(&self, name: &SideName, bytes: &[u8], how: SidePut) -> Result<()> {
+        self.inner.put_side(name, bytes, how)
+    }
+    fn get_side(&self, name: &SideName) -> Result<Vec<u8>> {
+        self.inner.get_side(name)
+    }
+    fn list_side(&self, folder: &str) -> Result<Vec<(SideName, u64)>> {
+        self.before(Op::ListSide, &StoreKey::CONFIG);
+        self.inner.list_side(folder)
+    }
+    fn remove_side(&self, name: &SideName) -> Result<()> {
+        self.inner.remove_side(name)
     }
 }

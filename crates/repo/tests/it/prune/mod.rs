@@ -4,6 +4,7 @@ mod crash;
 mod late;
 mod odd;
 mod races;
+mod stale;
 mod strangers;
 
 use crate::rig::{Contents, Rig, contents, save};

@@ -91,6 +91,26 @@ fn a_backup_that_slept_while_others_pruned_publishes_nothing() {
 }
 
 #[test]
+fn a_pack_that_a_pruner_finishes_removing_between_two_looks_is_noticed() {
+    let (vault, content) = forgotten(26);
+    let late = AsLateAs::list_side(&vault.rig.store);
+    let repository = vault.rig.open_through(late.clone(), system_clock()).unwrap();
+    let (session, _) = begin(&repository).unwrap();
+    fill(&session, "a", &content);
+    lose_locks(&vault.rig);
+    // The lists of doomed packs are asked for: a pruner that had slept removes its last pack, and its list.
+    let rig = vault.rig.over(vault.rig.store.clone());
+    late.arm(move || {
+        let packs = rig.keys_of(ObjectKind::Pack);
+        let largest = packs.into_iter().max_by_key(|key| rig.store.size(key).unwrap()).unwrap();
+        rig.store.remove(&largest).unwrap();
+    });
+    let error = session.publish(spec(&["db"])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error:?}");
+    assert_eq!(vault.rig.snapshots().len(), 1);
+}
+
+#[test]
 fn a_backup_that_slept_between_its_last_look_and_its_recovery_point_takes_it_back() {
     let (vault, content) = forgotten(23);
     // At the moment the snapshot is written, all that happened during the sleep has happened.
