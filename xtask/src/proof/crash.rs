@@ -7,7 +7,7 @@ use super::sim::{Base, Hand, Oracle};
 use super::stats::upper95;
 use crate::shell;
 use anyhow::{Context, Result, bail};
-use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use lastgood_model::store::{ObjectKind, SideStore, Store, StoreKey};
 use lastgood_model::{Monitor, PackId};
 use lastgood_repo::check::{VerifyOptions, verify};
 use lastgood_repo::gc::MaxUnused;
@@ -42,6 +42,9 @@ pub(super) fn planted(name: &str) -> Result<Planted, String> {
     let names = || Planted::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     found.ok_or_else(|| format!("one of {}", names()))
 }
+
+/// Of so many failures the whole record is told.
+pub(super) const TOLD_MAX: usize = 4;
 
 /// What is done in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +133,9 @@ pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Opt
         if let Err(error) = &played {
             let line = format!("{label:?}, seed {seed}, {rounds:?}: {error:#}");
             let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-            if planted.is_none() && outcome.failures.len() < 3 {
-                eprintln!("failure: {line}\n{}", case.world.tell());
-            }
+            let told = planted.is_none() && outcome.failures.len() < TOLD_MAX;
+            let told = if told { case.world.tell() } else { String::new() };
+            eprintln!("failure: {line}\n{told}");
             outcome.failures.push(line);
             stop.fetch_or(planted.is_some(), Relaxed);
         }
@@ -349,12 +352,21 @@ impl<'a> Case<'a> {
                 self.oracle.is_indexed(&self.world, place)?;
             }
             self.oracle.read_all(&self.world, place)?;
+            if !is_indexed && place == 0 {
+                // That the index is lost is what it would find.
+                continue;
+            }
             let report = verify(&truth(&self.world, place)?, &Monitor::new(), &VerifyOptions::all())?;
             if let Some(damage) = report.damage.first() {
                 bail!("place {place}: verify finds {damage:?}");
             }
         }
         Ok(())
+    }
+
+    /// Whether there is any lock in a place.
+    fn locks(&self, place: usize) -> Result<bool> {
+        Ok(!self.world.truth(place).list(ObjectKind::Lock)?.is_empty())
     }
 
     /// What follows succeeds by itself, and leaves nothing behind.
@@ -378,17 +390,39 @@ impl<'a> Case<'a> {
         for place in 0..EMPTY {
             hand.prune(place, MaxUnused::Bytes(0)).with_context(|| format!("the next prune in place {place}"))?;
         }
+        // A lock that was torn when its writer died cannot be told from a living one's at first, and may hold a prune off.
+        // Who met it knows better when half an hour has passed.
+        if (0..EMPTY).map(|place| self.locks(place)).collect::<Result<Vec<_>>>()?.contains(&true) {
+            self.world.pass(32 * 60);
+            for place in 0..EMPTY {
+                hand.prune(place, MaxUnused::Bytes(0))
+                    .with_context(|| format!("half an hour later, in place {place}"))?;
+            }
+        }
         self.look(true, EMPTY).context("after the next runs")?;
         if with_init {
             self.oracle.read_all(&self.world, EMPTY).context("in the new repository")?;
         }
         for place in 0..EMPTY {
-            if !self.world.truth(place).list(ObjectKind::Lock)?.is_empty() {
+            if self.locks(place)? {
                 bail!("place {place}: a lock stayed");
             }
-            let again = hand.prune(place, MaxUnused::Bytes(0)).context("one more prune")?;
-            if again.packs_removed > 0 || again.deferred.is_some() {
-                bail!("place {place}: one more prune removed {} packs: {again:?}", again.packs_removed);
+            if !self.world.truth(place).list_side("locks")?.is_empty() {
+                bail!("place {place}: a note about a lock stayed");
+            }
+            // The last one may have carried on a list that an earlier run left, without looking for more, or have made so many
+            // small packs that the next one joins them.
+            let mut last = None;
+            for _ in 0..3 {
+                let again = hand.prune(place, MaxUnused::Bytes(0)).context("one more prune")?;
+                let is_at_rest = again.packs_removed == 0 && again.deferred.is_none();
+                last = Some(again);
+                if is_at_rest {
+                    break;
+                }
+            }
+            if let Some(again) = last.filter(|again| again.packs_removed > 0 || again.deferred.is_some()) {
+                bail!("place {place}: prunes do not come to rest: {again:?}");
             }
         }
         Ok(())

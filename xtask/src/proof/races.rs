@@ -2,7 +2,7 @@
 //! lists that are stale, writes that come late or twice, answers that are lost, machines that sleep and die. At no moment
 //! may anything go that an acknowledged recovery point needs.
 
-use super::crash::{name_of, planted};
+use super::crash::{TOLD_MAX, name_of, planted};
 use super::sim::stranger::Stranger;
 use super::sim::{Base, Hand, Oracle};
 use super::stats::upper95;
@@ -98,9 +98,9 @@ pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Opt
                     outcome.packs_removed += told.packs_removed;
                 }
                 Err(error) => {
-                    if planted.is_none() && outcome.failures.len() < 2 {
-                        eprintln!("failure, seed {seed}: {error:#}\n{}", schedule.world.tell());
-                    }
+                    let told = planted.is_none() && outcome.failures.len() < TOLD_MAX;
+                    let told = if told { schedule.world.tell() } else { String::new() };
+                    eprintln!("failure, seed {seed}: {error:#}\n{told}");
                     outcome.failures.push(format!("seed {seed}: {error:#}"));
                     stop.fetch_or(planted.is_some(), Relaxed);
                 }
@@ -326,15 +326,16 @@ impl<'a> Schedule<'a> {
         let (world, oracle) = (self.world.clone(), self.oracle.clone());
         let hand = Hand { world, oracle, actor, planted: self.planted, wait_secs: 0 };
         for place in 0..2 {
-            for (what, outcome) in [
-                ("prune", hand.prune(place, MaxUnused::Bytes(0)).map(drop)),
-                ("backup", hand.backup(place, &[3, 6, 9]).map(drop)),
-                ("prune again", hand.prune(place, MaxUnused::Bytes(0)).map(drop)),
-            ] {
+            let told = |what: &str, outcome: lastgood_model::Result<()>| {
                 if let Err(error) = outcome {
                     self.world.say(actor, format!("{what} fails: {}", error.chain()));
                 }
-            }
+            };
+            told("prune", hand.prune(place, MaxUnused::Bytes(0)).map(drop));
+            told("backup", hand.backup(place, &[3, 6, 9]).map(drop));
+            // So long a list of doomed packs must have been known where lists may be stale.
+            self.world.pass(26 * 3600);
+            told("prune again", hand.prune(place, MaxUnused::Bytes(0)).map(drop));
         }
         self.look()
     }

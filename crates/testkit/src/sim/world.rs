@@ -117,7 +117,7 @@ pub enum Witnessed<'a> {
 }
 
 pub(super) type Witness = Box<dyn FnMut(usize, &Key, Witnessed<'_>) + Send>;
-pub(super) type Keeper = Box<dyn FnMut(Time) -> Option<Renewal> + Send>;
+pub(super) type Keeper = Box<dyn FnMut(Time, Time) -> Option<Renewal> + Send>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Object {
@@ -255,8 +255,9 @@ impl SimWorld {
         self.state().witness = Some(Box::new(witness));
     }
 
-    /// Whenever another actor sleeps while `actor` is awake, `keeper` is asked what it has renewed; with its own clock.
-    pub fn keeper(&self, actor: ActorId, keeper: impl FnMut(Time) -> Option<Renewal> + Send + 'static) {
+    /// Whenever another actor sleeps while `actor` is awake, `keeper` is asked what it has renewed between two moments, by its
+    /// own clock. It was not asked before the first of them, if `actor` slept itself.
+    pub fn keeper(&self, actor: ActorId, keeper: impl FnMut(Time, Time) -> Option<Renewal> + Send + 'static) {
         self.state().actors[actor].keeper = Some(Box::new(keeper));
     }
 
@@ -342,6 +343,7 @@ impl State {
 
     /// Time passes while `sleeper` notices nothing; who else keeps a lock renews it.
     pub(super) fn jump(&mut self, secs: i64, sleeper: ActorId) {
+        let before: Vec<Time> = (0..self.actors.len()).map(|actor| self.time(Some(actor))).collect();
         self.now += secs * 1_000_000_000;
         self.note((sleeper != usize::MAX).then_some(sleeper), 0, Event::Slept(secs), Outcome::Done);
         for actor in 0..self.actors.len() {
@@ -349,7 +351,7 @@ impl State {
                 continue;
             }
             let Some(mut keeper) = self.actors[actor].keeper.take() else { continue };
-            let renewal = keeper(self.time(Some(actor)));
+            let renewal = keeper(before[actor], self.time(Some(actor)));
             self.actors[actor].keeper = Some(keeper);
             if let Some(Renewal { place, old, new, bytes }) = renewal {
                 if !self.places[place].objects.contains_key(&Key::Object(old)) {
@@ -473,7 +475,12 @@ impl State {
                         return Err(Error::new(ErrorKind::Conflict, "config is there already"));
                     }
                     // As in a local folder, an object of another length is replaced.
-                    (Some(old), Key::Object(_)) if old.bytes.len() == object.bytes.len() => return Ok(()),
+                    (Some(old), Key::Object(_)) if old.bytes.len() == object.bytes.len() => {
+                        if let Some(by) = by {
+                            self.places[place].journal.touch(by, key);
+                        }
+                        return Ok(());
+                    }
                     (Some(_), Key::Object(_)) => {}
                 }
                 (key, Some(object))

@@ -28,6 +28,27 @@ struct Place {
     copies: HashMap<Id, usize>,
     /// Acknowledged recovery points, and what they need.
     points: BTreeMap<SnapshotId, HashSet<Id>>,
+    /// Recovery points that somebody is forgetting at this moment. One that is copied back under the same name meanwhile
+    /// came before it was forgotten as well as after, so nobody can rely on it.
+    leaving: Vec<SnapshotId>,
+}
+
+/// A recovery point is being forgotten, until this is dropped.
+#[must_use]
+pub(crate) struct Leaving {
+    oracle: Oracle,
+    place: usize,
+    point: SnapshotId,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut state = self.oracle.lock();
+        let leaving = &mut state.places[self.place].leaving;
+        if let Some(at) = leaving.iter().position(|point| *point == self.point) {
+            leaving.swap_remove(at);
+        }
+    }
 }
 
 impl Oracle {
@@ -38,6 +59,7 @@ impl Oracle {
             packs: HashMap::new(),
             copies: HashMap::new(),
             points: BTreeMap::new(),
+            leaving: Vec::new(),
         };
         let oracle =
             Self(Arc::new(Mutex::new(State { places: sealers.iter().map(place).collect(), losses: Vec::new() })));
@@ -82,6 +104,9 @@ impl Oracle {
     pub(crate) fn acknowledge(&self, world: &SimWorld, place: usize, point: SnapshotId) {
         let needs = truth(world, place).and_then(|repository| needs(&repository, point));
         let mut state = self.lock();
+        if state.places[place].leaving.contains(&point) {
+            return;
+        }
         match needs {
             Err(error) => state.losses.push(format!(
                 "place {place}: the recovery point {} was told to be saved and cannot be read: {error:#}",
@@ -112,9 +137,13 @@ impl Oracle {
         }
     }
 
-    /// A recovery point is about to be removed on purpose.
-    pub(crate) fn release(&self, place: usize, point: SnapshotId) {
-        self.lock().places[place].points.remove(&point);
+    /// A recovery point is about to be removed on purpose. From here on it may go, whatever the answer is.
+    pub(crate) fn release(&self, place: usize, point: SnapshotId) -> Leaving {
+        let mut state = self.lock();
+        let here = &mut state.places[place];
+        here.points.remove(&point);
+        here.leaving.push(point);
+        Leaving { oracle: self.clone(), place, point }
     }
 
     /// Acknowledged recovery points of a place.

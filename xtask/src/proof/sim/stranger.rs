@@ -94,7 +94,7 @@ impl Stranger {
     fn write_lock(
         &self,
         exclusive: bool,
-    ) -> Result<(Arc<Held>, impl FnMut(Time) -> Option<Renewal> + Send + 'static + use<>)> {
+    ) -> Result<(Arc<Held>, impl FnMut(Time, Time) -> Option<Renewal> + Send + 'static + use<>)> {
         let name = format!("stranger-{}", self.hand.actor);
         let seal = move |sealer: &Sealer, time: Time| -> Result<(StoreKey, Vec<u8>)> {
             let file = LockFile {
@@ -115,9 +115,13 @@ impl Stranger {
         self.store.put(&key, &[&bytes])?;
         let held = Arc::new(Held { at: Mutex::new((now.secs, key)) });
         let (renewing, sealer, place) = (held.clone(), self.sealer.clone(), self.place);
-        let renew = move |time: Time| {
-            let (new, bytes) = seal(&sealer, time).ok()?;
+        let renew = move |before: Time, time: Time| {
             let mut at = renewing.at.lock().unwrap_or_else(PoisonError::into_inner);
+            // restic does not renew what it could not renew for too long: it gives up.
+            if (before.secs - at.0).abs() > GIVES_UP_SECS {
+                return None;
+            }
+            let (new, bytes) = seal(&sealer, time).ok()?;
             let old = std::mem::replace(&mut *at, (time.secs, new)).1;
             Some(Renewal { place, old, new, bytes })
         };
@@ -213,7 +217,7 @@ impl Stranger {
     /// Removes a recovery point.
     pub(crate) fn forget(&self, point: SnapshotId) -> Result<()> {
         let held = self.lock(false)?;
-        self.hand.oracle.release(self.place, point);
+        let _leaving = self.hand.oracle.release(self.place, point);
         let removed = self.store.remove(&StoreKey::new(ObjectKind::Snapshot, point));
         self.unlock(&held)?;
         removed
