@@ -4,6 +4,7 @@ mod app;
 mod bitflip;
 mod crash;
 mod kill9;
+mod net;
 mod postgres;
 mod races;
 mod sim;
@@ -21,6 +22,8 @@ pub(crate) enum Proof {
     Races(races::Options),
     /// Damage every object of a small repository in every way; all of it must be noticed and named, none restored.
     Bitflip(bitflip::Options),
+    /// Let the network and the servers of every kind of store fail; every run ends in time, and tells the truth.
+    Net(net::Options),
     /// Kill client, server and network while PostgreSQL is captured and restored; nothing may hold a part as the whole.
     Postgres(postgres::Options),
 }
@@ -31,6 +34,7 @@ pub(crate) fn run(proof: &Proof) -> Result<()> {
         Proof::Crash(options) => crash::run(options),
         Proof::Races(options) => races::run(options),
         Proof::Bitflip(options) => bitflip::run(options),
+        Proof::Net(options) => net::run(options),
         Proof::Postgres(options) => postgres::run(options),
     }
 }

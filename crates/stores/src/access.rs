@@ -37,6 +37,9 @@ pub struct Access {
     pub timeouts: Timeouts,
     /// What the config says of the way to the place, by name: see [`crate::Location::settings`].
     pub settings: BTreeMap<String, String>,
+    /// A mistake to be made on purpose.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Access {

@@ -21,6 +21,8 @@ mod mounts;
 #[cfg(feature = "object")]
 mod object;
 mod op;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod read_only;
 mod record;
 #[cfg(feature = "rest")]

@@ -51,6 +51,11 @@ impl Azurite {
         azurite
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The location of a repository below `prefix` in the container.
     pub fn url(&self, prefix: &str) -> String {
         let (address, account) = (self.address, Self::ACCOUNT);

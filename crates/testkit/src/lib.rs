@@ -4,6 +4,7 @@
 pub mod azurite;
 pub mod compare;
 pub mod garage;
+pub mod line;
 pub mod memory_sink;
 pub mod postgres;
 pub mod proxy;

@@ -32,6 +32,10 @@ pub enum Action {
     LoseAnswer,
     /// The answer announces so many bytes more than come.
     PromiseMore(usize),
+    /// The answer announces so many bytes less than come.
+    PromiseLess(usize),
+    /// It is answered as broken, with all that was asked in the answer's body, as debugging pages do.
+    Echo,
     /// Its answer has this header too.
     AddHeader(&'static str, String),
     /// It is answered by this status with these headers and this body, and does not reach the server.
@@ -186,6 +190,12 @@ impl Shared {
             }
             _ => {}
         }
+        if action == Action::Echo {
+            let text = format!("<Error><Code>InternalError</Code><Message>{}</Message></Error>", one_line(&head.text));
+            let answer = format!("HTTP/1.1 500 Planted\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", text.len());
+            let text = if head.method == "HEAD" { "" } else { &text };
+            return client.write_all(format!("{answer}{text}").as_bytes());
+        }
         let mut server = TcpStream::connect(self.upstream)?;
         // One request a connection, so that each can be decided about.
         let (line, rest) = head.text.split_once("\r\n").unwrap_or((&head.text, ""));
@@ -197,10 +207,14 @@ impl Shared {
             server.read_to_end(&mut start)?;
             return Ok(());
         }
-        if let Action::PromiseMore(more) = action {
-            let announced =
-                header(&answer, "content-length").and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
-            answer = with_header(&answer, "content-length", &(announced + more).to_string());
+        let announced = header(&answer, "content-length").and_then(|value| value.parse::<usize>().ok());
+        let lie = match action {
+            Action::PromiseMore(more) => Some(announced.unwrap_or(0) + more),
+            Action::PromiseLess(less) => announced.map(|announced| announced.saturating_sub(less)),
+            _ => None,
+        };
+        if let Some(lie) = lie {
+            answer = with_header(&answer, "content-length", &lie.to_string());
         }
         if let Action::AddHeader(name, value) = &action {
             answer = with_header(&answer, name, value);
@@ -248,6 +262,12 @@ impl Shared {
     }
 }
 
+/// As HTTP's basic authentication writes user and password.
+pub fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::prelude::BASE64_STANDARD.encode(text)
+}
+
 /// Closes so that the peer learns of it by a reset.
 fn reset(client: &TcpStream) -> std::io::Result<()> {
     rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
@@ -277,6 +297,10 @@ fn read_to(stream: &mut TcpStream, body: &mut Vec<u8>, length: usize) -> std::io
         stream.read_exact(&mut body[from..])?;
     }
     Ok(())
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join("; ")
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {

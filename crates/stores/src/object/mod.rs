@@ -70,6 +70,8 @@ struct Bucket {
     record: Mutex<Option<Option<CapabilityRecord>>>,
     /// The server has said that it does not know conditions.
     knows_no_conditions: AtomicBool,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<crate::planted::Planted>,
 }
 
 impl fmt::Debug for Bucket {
@@ -132,6 +134,8 @@ impl Bucket {
             timeouts: access.timeouts,
             record: Mutex::default(),
             knows_no_conditions: AtomicBool::new(false),
+            #[cfg(feature = "planted-bugs")]
+            planted: access.planted,
         })
     }
 

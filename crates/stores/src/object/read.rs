@@ -14,6 +14,17 @@ const ROOM_BYTES_MAX: u64 = 64 << 20;
 const LIST_LIMIT: Duration = Duration::from_secs(3600);
 
 impl Bucket {
+    /// A planted mistake: what came is taken for all there is.
+    #[cfg(feature = "planted-bugs")]
+    fn trusts_short_bodies(&self) -> bool {
+        self.planted == Some(crate::planted::Planted::TrustShortBody)
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    const fn trusts_short_bodies(&self) -> bool {
+        false
+    }
+
     pub(super) fn read(&self, below: &str) -> Result<Vec<u8>> {
         let path = self.path(below)?;
         let act = format_args!("read {below}");
@@ -23,12 +34,15 @@ impl Bucket {
             let mut out = Vec::with_capacity(usize::try_from(length.min(ROOM_BYTES_MAX)).unwrap_or_default());
             let mut stream = found.into_stream();
             while let Some(piece) = stream.next().await {
-                out.extend_from_slice(&piece?);
+                match piece {
+                    Err(_) if self.trusts_short_bodies() => break,
+                    piece => out.extend_from_slice(&piece?),
+                }
             }
             Ok((out, length))
         });
         let (out, length) = found?;
-        if out.len() as u64 != length {
+        if out.len() as u64 != length && !self.trusts_short_bodies() {
             return Err(self.cut_short(below, length, out.len()));
         }
         Ok(out)
@@ -62,7 +76,10 @@ impl Bucket {
             let total = found.meta.size;
             let mut stream = found.into_stream();
             while let Some(piece) = stream.next().await {
-                room.extend_from_slice(&piece?);
+                match piece {
+                    Err(_) if self.trusts_short_bodies() => room.resize(length, 0),
+                    piece => room.extend_from_slice(&piece?),
+                }
             }
             Ok((room, total))
         });

@@ -47,7 +47,11 @@ impl Base {
 
     /// Puts it into a place that is empty.
     pub(crate) fn put(&self, world: &SimWorld, place: usize) -> Result<()> {
-        let store = world.truth(place);
+        self.put_into(&world.truth(place))
+    }
+
+    /// Puts it into a store that is empty.
+    pub(crate) fn put_into(&self, store: &impl Store) -> Result<()> {
         for (key, bytes) in &self.objects {
             store.put(key, &[bytes])?;
         }

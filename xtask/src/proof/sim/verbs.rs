@@ -132,7 +132,7 @@ pub(crate) fn content(file: u64) -> Vec<u8> {
     Rng::new(file ^ 0xf11e).bytes(64 + (file % 7) as usize * 40)
 }
 
-fn spec() -> PublishSpec {
+pub(crate) fn spec() -> PublishSpec {
     let time = Time::new(1_700_000_000, 0);
     let source = SourceRecord {
         name: "db".into(),
