@@ -16,6 +16,7 @@ mod prune;
 mod report;
 mod scale;
 mod sqlite;
+mod stores;
 
 use crate::{program, setup, shell};
 use anyhow::{Context, Result};
@@ -47,6 +48,12 @@ pub(crate) struct Options {
     /// With `postgres`: also every way of cutting rows into blobs, with 1 % of the rows changed.
     #[arg(long)]
     chunks: bool,
+    /// With `stores`: how many gigabytes to protect.
+    #[arg(long, default_value_t = 2.0)]
+    gb: f64,
+    /// With `stores`: this place alone.
+    #[arg(long)]
+    only: Option<stores::Place>,
     /// Write the table into this file, between `<!-- bench:… -->` and `<!-- /bench:… -->`.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -79,6 +86,8 @@ enum What {
     Prune,
     /// A recovery point copied into a second repository.
     Copies,
+    /// Repositories on servers: S3, near and far, and SFTP.
+    Stores,
 }
 
 /// What every measurement is given.
@@ -118,6 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Scale => tables.push(scale::measure(&bench)?),
         What::Prune => tables.push(prune::measure(&bench)?),
         What::Copies => tables.push(copies::measure(&bench)?),
+        What::Stores => tables.push(stores::measure(&bench)?),
     }
     let machine = report::machine(&bench)?;
     for table in &tables {
@@ -159,6 +169,11 @@ impl Bench<'_> {
         words.extend(arguments.iter().map(OsString::from));
         let cache = repository.with_extension("cache");
         Ok(measure::Job::new(words).env("RESTIC_CACHE_DIR", cache))
+    }
+
+    /// The same with a repository on a server; `cache` is a folder.
+    fn restic_at(&self, url: &str, cache: &Path, arguments: &[&str]) -> Result<measure::Job> {
+        Ok(self.restic(Path::new(url), arguments)?.env("RESTIC_CACHE_DIR", cache))
     }
 
     /// lastgood with a config.

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod demo;
+mod helper;
 mod layers;
 mod program;
 mod proof;
@@ -39,6 +40,9 @@ enum Command {
     /// Long proofs with the real program.
     #[command(subcommand)]
     Proof(proof::Proof),
+    /// A server or a line beside a measurement, until its input ends.
+    #[command(subcommand, hide = true)]
+    Helper(helper::Helper),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Proof(proof) => proof::run(&proof),
+        Command::Helper(helper) => helper::run(&helper),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -47,7 +47,19 @@ pub(crate) fn build() -> Result<PathBuf> {
 impl Lastgood {
     /// Writes a config into `folder`, where key and caches go, too.
     pub(crate) fn new(binary: &Path, folder: &Path, repository: &Path, sources: &[Source]) -> Result<Self> {
+        Self::at(binary, folder, text(repository)?, toml::Table::new(), sources)
+    }
+
+    /// The same with a repository at a path or URL, which is reached as `access` says.
+    pub(crate) fn at(
+        binary: &Path,
+        folder: &Path,
+        url: impl Into<String>,
+        access: toml::Table,
+        sources: &[Source],
+    ) -> Result<Self> {
         fs_err::create_dir_all(folder)?;
+        let url = url.into();
         let key = folder.join("repository.key");
         let mut tables = toml::Table::new();
         for source in sources {
@@ -78,13 +90,13 @@ impl Lastgood {
         let app = toml::Table::from_iter([("name".to_owned(), "measured".into())]);
         config.insert("app".into(), app.into());
         config.insert("source".into(), tables.into());
-        let mut local = toml::Table::new();
-        local.insert("url".into(), text(repository)?.into());
+        let mut local = access;
+        local.insert("url".into(), url.clone().into());
         local.insert("key".into(), toml::Table::from_iter([("file".to_owned(), text(&key)?.into())]).into());
         config.insert("repository".into(), toml::Table::from_iter([("local".to_owned(), local.into())]).into());
         let path = folder.join("lastgood.toml");
         fs_err::write(&path, toml::to_string(&config).context("write config")?)?;
-        let (binary, repository) = (binary.to_owned(), repository.to_owned());
+        let (binary, repository) = (binary.to_owned(), PathBuf::from(url));
         Ok(Self { binary, config: path, home: folder.join("home"), repository, key })
     }
 

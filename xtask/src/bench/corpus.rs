@@ -49,6 +49,20 @@ pub(super) fn tree(asked: &[PathBuf], dir: &Path, shrink: u64) -> Result<Corpus>
     count(vec![top])
 }
 
+/// A made tree of about so many bytes.
+pub(super) fn made(dir: &Path, bytes: u64) -> Result<Corpus> {
+    let top = dir.join(format!("made-1-{bytes}"));
+    let done = dir.join(format!("made-1-{bytes}.done"));
+    if !done.exists() {
+        remove(&top)?;
+        eprintln!("making a tree in {}", top.display());
+        let files = (TREE_FILES_MIN as f64 * bytes as f64 / TREE_BYTES_MIN as f64) as u64;
+        make(&top, files.max(100), bytes)?;
+        fs_err::write(&done, "")?;
+    }
+    count(vec![top])
+}
+
 fn count(paths: Vec<PathBuf>) -> Result<Corpus> {
     let (mut bytes, mut entries, mut seen) = (0, 0, HashSet::new());
     let mut folders = paths.clone();
