@@ -410,9 +410,8 @@ impl<'a> Writer<'a> {
             }
         };
         let fetch = Fetch::plan(self.reader, requests, lost);
-        let threads = std::thread::available_parallelism().map_or(2, usize::from) + 1;
         fetch.run(
-            threads,
+            self.reader.threads(),
             self.monitor,
             |place, data| {
                 // One read may hold the content of tens of thousands of small files.

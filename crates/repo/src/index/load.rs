@@ -5,7 +5,7 @@
 //! the finished index has.
 
 use super::shard::{Entry, Shard};
-use super::{BlobRef, Index, SHARDS, lock};
+use super::{BlobKind, BlobRef, Index, SHARDS, lock};
 use crate::format::blob::IndexBlob;
 use lastgood_model::{PackId, Result};
 use std::num::NonZeroU32;
@@ -98,7 +98,11 @@ impl Lane<'_> {
     /// Those of [`Index::add_pack`].
     pub(crate) fn enter(&mut self, pack: PackId, blobs: impl IntoIterator<Item = IndexBlob>) -> Result<()> {
         let ordinal = self.loader.index.add_pack(pack)?;
+        let mut tree_end = 0;
         for blob in blobs {
+            if blob.kind == BlobKind::Tree {
+                tree_end = tree_end.max(blob.offset.saturating_add(blob.length));
+            }
             let key = self.loader.index.key(&BlobRef { kind: blob.kind, id: blob.id });
             let raw_length = blob.uncompressed.map_or(0, NonZeroU32::get);
             let shard = (key[0] >> 24) as usize;
@@ -107,6 +111,9 @@ impl Lane<'_> {
             if gathered.len() == GATHERED {
                 lock(&self.loader.shards[shard]).append(gathered);
             }
+        }
+        if tree_end > 0 {
+            self.loader.index.note_tree_end(ordinal, tree_end);
         }
         Ok(())
     }

@@ -106,6 +106,8 @@ pub struct Index {
     unusable: Mutex<HashSet<PackId>>,
     /// Further places of blobs that are stored more than once: few, and asked for only when the first is of no use.
     spares: Mutex<HashMap<Key, Vec<Location>>>,
+    /// By the ordinals of packs with trees, where the last tree in each ends: so far a reader may read ahead.
+    tree_ends: Mutex<HashMap<u32, u32>>,
     secret: [u128; 3],
 }
 
@@ -131,6 +133,7 @@ impl Index {
             unlisted: Mutex::default(),
             unusable: Mutex::default(),
             spares: Mutex::default(),
+            tree_ends: Mutex::default(),
             secret,
         })
     }
@@ -227,8 +230,12 @@ impl Index {
 
     /// Enters where a blob is stored. A blob that already has a place keeps it, and this one becomes a spare.
     pub fn add(&self, blob: impl Into<BlobRef>, location: Location) {
-        let key = self.key(&blob.into());
+        let blob = blob.into();
+        let key = self.key(&blob);
         let Location { pack, offset, length, raw_length } = location;
+        if blob.kind == BlobKind::Tree {
+            self.note_tree_end(pack, offset.saturating_add(length));
+        }
         let known = self.shard(key).settle(Entry { key, pack, offset, length, raw_length });
         if known.is_some() {
             self.add_spare(key, location);
@@ -251,6 +258,17 @@ impl Index {
     /// Whether two entries tell of the same bytes; index files that overlap list a pack twice.
     fn is_same_place(&self, a: &Location, b: &Location) -> bool {
         a.offset == b.offset && (a.pack == b.pack || self.pack(a.pack) == self.pack(b.pack))
+    }
+
+    fn note_tree_end(&self, pack: u32, end: u32) {
+        let mut ends = lock(&self.tree_ends);
+        let known = ends.entry(pack).or_default();
+        *known = end.max(*known);
+    }
+
+    /// Where the last tree in a pack ends, by the pack's ordinal; 0 when there is none.
+    pub(crate) fn tree_end(&self, pack: u32) -> u32 {
+        lock(&self.tree_ends).get(&pack).copied().unwrap_or_default()
     }
 
     /// The name of a pack by ordinal.

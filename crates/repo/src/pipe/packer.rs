@@ -25,8 +25,13 @@ const PACK_BYTES: usize = 16 << 20;
 const PACK_BLOBS: usize = 100_000;
 /// Open packs of data; blobs are spread over them.
 const OPEN_DATA_PACKS: usize = 2;
-/// Packs being written at once, and waiting to be.
+/// Packs being written at once, and waiting to be: enough to keep a disk busy,
 const WRITES_IN_FLIGHT: usize = 2;
+/// and of a store that takes more calls at once, of which each waits for a round trip. Each holds a pack in memory, and
+/// its way into the store another.
+const WRITES_IN_FLIGHT_FAR: usize = 4;
+/// A store that likes so many calls at once is reached over a network.
+const FAR_CONNECTIONS: usize = 8;
 /// Blobs in an index file; restic keeps about as many.
 pub(crate) const INDEX_BLOBS: usize = 50_000;
 
@@ -57,6 +62,8 @@ struct Shared {
     sealer: Arc<Sealer>,
     index: Arc<Index>,
     cache: IndexCache,
+    /// Packs being written at once, and waiting to be.
+    in_flight: usize,
     /// Packs are put together and dropped.
     dry_run: bool,
     queue: Mutex<Queue>,
@@ -87,8 +94,14 @@ impl Packer {
         cache: IndexCache,
         dry_run: bool,
     ) -> Result<Self> {
+        let connections = store.capabilities().connections.max(1);
+        let in_flight = match connections {
+            FAR_CONNECTIONS.. => WRITES_IN_FLIGHT_FAR,
+            _ => WRITES_IN_FLIGHT.min(connections),
+        };
         let shared = Arc::new(Shared {
             store,
+            in_flight,
             dry_run,
             sealer,
             index,
@@ -97,7 +110,6 @@ impl Packer {
             changed: Condvar::new(),
             written: Mutex::default(),
         });
-        let in_flight = WRITES_IN_FLIGHT.min(shared.store.capabilities().connections.max(1));
         let writers = (0..in_flight)
             .map(|n| {
                 let shared = shared.clone();
@@ -254,7 +266,7 @@ impl Shared {
             if let Some(error) = &queue.failed {
                 return Err(again(error));
             }
-            if queue.full.len() + queue.writing < WRITES_IN_FLIGHT {
+            if queue.full.len() + queue.writing < self.in_flight {
                 break;
             }
             queue = self.changed.wait(queue).unwrap_or_else(|e| e.into_inner());

@@ -1,5 +1,6 @@
 //! Reading: single blobs and trees, and many blobs in the order in which they lie.
 
+mod ahead;
 mod fetch;
 mod header;
 mod unlisted;
@@ -12,6 +13,7 @@ use crate::crypto::Sealer;
 use crate::format::decode_tree;
 use crate::index::{BlobKind, BlobRef, Index, Location};
 use crate::sha256::sha256;
+use ahead::Ahead;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, TreeId};
 use std::cell::RefCell;
@@ -23,6 +25,9 @@ pub(crate) const BLOB_BYTES_MAX: usize = 1 << 30;
 /// Largest window a frame may ask for: 2^27 bytes, what zstd's own command allows by default.
 const WINDOW_LOG_MAX: u32 = 27;
 
+/// Each thread that reads holds a few megabytes.
+const FAR_THREADS_MAX: usize = 8;
+
 /// Reads blobs of a repository; shared by all threads.
 pub struct BlobReader {
     pub(crate) store: Arc<dyn Store>,
@@ -31,6 +36,8 @@ pub struct BlobReader {
     pub index: Arc<Index>,
     /// Whether packs that no index file lists were asked for what they hold; absent when they must not be.
     beyond: Option<Mutex<bool>>,
+    /// Trees that were read along with others.
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -46,7 +53,7 @@ thread_local! {
 impl BlobReader {
     /// A reader over an index that was loaded from the same store.
     pub fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, index: Arc<Index>) -> Self {
-        Self { store, sealer, index, beyond: None }
+        Self { store, sealer, index, beyond: None, ahead: Ahead::default() }
     }
 
     /// The same, but a blob that the index does not know is looked for in packs that no index file lists, too. Not for
@@ -118,8 +125,19 @@ impl BlobReader {
 
     /// The nodes of a tree.
     pub fn tree(&self, id: TreeId) -> Result<Vec<Node>> {
-        let bytes = self.blob(id)?;
+        let bytes = match self.tree_ahead(id)? {
+            Some(bytes) => bytes,
+            None => self.blob(id)?,
+        };
         decode_tree(&bytes).with_context(|| format!("read tree {}", id.short()))
+    }
+
+    /// How many threads suit [`Fetch::run`]: one more than there are cores, so that one may wait for the disk; of a far
+    /// store as many as it likes calls at once, since most of them wait.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let wanted = if ahead::is_far(&*self.store) { self.store.capabilities().connections } else { 0 };
+        wanted.min(FAR_THREADS_MAX).max(cores + 1)
     }
 
     /// The plaintext of a file's blob.
