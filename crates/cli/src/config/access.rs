@@ -26,6 +26,10 @@ pub(crate) struct AccessConfig {
     pub(crate) settings: BTreeMap<&'static str, String>,
     /// How fast bytes may go.
     pub(crate) rates: Rates,
+    /// How long it may be silent before a call is given up.
+    pub(crate) timeout: Option<Duration>,
+    /// How long a call that fails in passing is tried again.
+    pub(crate) patience: Option<Duration>,
 }
 
 /// Settings of which each means something for some kinds of place, and is passed on as it is.
@@ -73,12 +77,27 @@ pub(super) fn read(section: &mut Section<'_>, place: Option<&Place>, folder: &Pa
     let want = "a size a second, such as \"10MiB\"";
     let mut rate = |key| section.parsed(key, want, |text| NonZeroU64::new(parse_size(text)?)).map(|found| found.value);
     let rates = Rates { upload: rate("limit_upload"), download: rate("limit_download") };
+    let timeout = span(section, "timeout", "60s");
+    let patience = span(section, "patience", "2m");
     AccessConfig {
         secrets,
         settings,
         rates,
+        timeout,
+        patience,
         lock: lock.map(|found| found.value),
         lock_is_compliance: mode.is_some_and(|found| found.value),
         ca_file,
     }
+}
+
+/// A time that must not be nothing, and is `usual` where nothing is said.
+fn span(section: &mut Section<'_>, key: &'static str, usual: &str) -> Option<Duration> {
+    let Found { value, place } = section.parsed(key, "a span such as \"30s\" or \"5m\"", parse_duration)?;
+    if value.is_zero() {
+        let message = format!("`{}` must not be zero: no call would ever succeed", section.path_of(key));
+        section.wrong(&place, message, Some(format!("leave it out for {usual}")));
+        return None;
+    }
+    Some(value)
 }

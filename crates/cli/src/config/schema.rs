@@ -227,6 +227,10 @@ struct Repository {
     known_hosts: Option<String>,
     /// The server's public key or its fingerprint, such as "SHA256:…": SFTP.
     host_key: Option<String>,
+    /// How long the place may be silent before a call is given up and tried again, such as "30s".
+    timeout: Option<String>,
+    /// How long a call that fails in passing is tried again, such as "2m".
+    patience: Option<String>,
     /// At most so many bytes a second to the repository, such as "10MiB".
     limit_upload: Option<String>,
     /// At most so many bytes a second from the repository.

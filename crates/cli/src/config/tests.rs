@@ -365,7 +365,9 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     assert_eq!(keys(&defs["App"]), ["name", "rpo"]);
     assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
     let way = crate::wiring::SECRET_NAMES.iter().chain(super::access::SETTINGS).copied();
-    let own = ["compression", "keep", "key", "limit_download", "limit_upload", "offsite", "quota", "url"];
+    let own = [
+        "compression", "keep", "key", "limit_download", "limit_upload", "offsite", "patience", "quota", "timeout", "url",
+    ];
     let way = way.chain(super::access::OTHERS);
     let mut repository: Vec<&str> = way.chain(own).collect();
     repository.sort_unstable();
@@ -445,4 +447,14 @@ fn a_password_in_a_url_is_refused_and_not_repeated() {
             assert!(!all.contains("hunter2") && !all.contains("ter2"), "{all}");
         }
     }
+}
+
+#[test]
+fn how_long_a_place_may_be_silent_is_read_and_is_never_nothing() {
+    let with = |lines: &str| format!("[repository.x]\nurl = '/srv/r'\n{lines}\n");
+    check(&with("timeout = '0s'"), "lastgood.toml:3:", &["must not be zero"]);
+    check(&with("patience = '0s'"), "lastgood.toml:3:", &["must not be zero"]);
+    check(&with("patience = 'long'"), "lastgood.toml:3:", &["a span such as"]);
+    let found = format!("{:?}", read(&with("timeout = '5s'\npatience = '1m'"), &[]).unwrap().repositories);
+    assert!(found.contains("timeout: Some(5s)") && found.contains("patience: Some(60s)"), "{found}");
 }

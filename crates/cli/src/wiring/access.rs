@@ -3,7 +3,7 @@
 use crate::config::{AccessConfig, SecretRef};
 use lastgood_model::Result;
 use lastgood_model::store::Store;
-use lastgood_stores::{Access, CapabilityRecord, LockMode, ObjectLock, Secret, Secrets};
+use lastgood_stores::{Access, CapabilityRecord, LockMode, ObjectLock, Secret, Secrets, Timeouts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,8 +33,11 @@ pub(super) fn of(config: &AccessConfig) -> Access {
     let mode = if config.lock_is_compliance { LockMode::Compliance } else { LockMode::Governance };
     let secrets =
         (!config.secrets.is_empty()).then(|| Arc::new(References(config.secrets.clone())) as Arc<dyn Secrets>);
+    let usual = Timeouts::default();
+    let timeouts = config.timeout.map_or(usual, |idle| Timeouts { idle, connect: usual.connect.min(idle), ..usual });
     Access {
         secrets,
+        timeouts,
         lock: config.lock.map(|keep| ObjectLock { mode, keep }),
         ca_file: config.ca_file.clone(),
         settings: config.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),

@@ -69,13 +69,15 @@ impl Place {
     /// The store at this place, with passing trouble outlasted until somebody asks to stop.
     pub(crate) fn store(&self, monitor: &Arc<Monitor>) -> Result<Arc<dyn Store>> {
         let pace = Arc::new(StoppablePace { pace: SystemPace::default(), monitor: monitor.clone() });
+        let usual = RetryPolicy::default();
+        let policy = RetryPolicy { total_max: self.access.patience.unwrap_or(usual.total_max), ..usual };
         let store = self.location.open(&access::of(&self.access))?;
         if self.access.rates == Rates::default() {
-            return Ok(Arc::new(RetryStore::with_pace(store, RetryPolicy::default(), pace)));
+            return Ok(Arc::new(RetryStore::with_pace(store, policy, pace)));
         }
         // What is tried again counts again.
         let store = LimitStore::with_pace(store, self.access.rates, pace.clone());
-        Ok(Arc::new(RetryStore::with_pace(store, RetryPolicy::default(), pace)))
+        Ok(Arc::new(RetryStore::with_pace(store, policy, pace)))
     }
 
     /// The folder, when it is one on this machine.

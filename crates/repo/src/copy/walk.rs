@@ -140,7 +140,7 @@ impl Walk<'_> {
                 Err(_) => fail(tree, &error),
             }
         };
-        fetch.stopping_at_trouble().run(
+        fetch.run(
             threads,
             monitor,
             |place, json| {

@@ -32,7 +32,6 @@ struct Located {
 pub struct Fetch<'a> {
     reader: &'a BlobReader,
     located: Vec<Located>,
-    stops_at_trouble: bool,
 }
 
 impl std::fmt::Debug for Fetch<'_> {
@@ -56,22 +55,15 @@ impl<'a> Fetch<'a> {
             }
         }
         located.sort_unstable_by_key(|l| (l.location.pack, l.location.offset, l.request.place));
-        Self { reader, located, stops_at_trouble: false }
-    }
-
-    /// The same, but a store that does not answer stops the run with its error, instead of failing place by place.
-    #[must_use]
-    pub(crate) fn stopping_at_trouble(self) -> Self {
-        Self { stops_at_trouble: true, ..self }
-    }
-
-    fn is_trouble(&self, error: &lastgood_model::Error) -> bool {
-        self.stops_at_trouble && matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled)
+        Self { reader, located }
     }
 
     /// Reads everything on `threads` threads. `arrived` gets each place's plaintext; `failed` each place whose blob
-    /// could not be read, and the run goes on. Both are called from several threads. An error from `arrived` stops the
-    /// run and is returned.
+    /// could not be read, and the run goes on. Both are called from several threads.
+    ///
+    /// # Errors
+    /// One from `arrived` stops the run and is returned. So does a store that does not answer, however patiently it was
+    /// asked: asking it for each of what may be a million blobs would never end.
     pub fn run(
         self,
         threads: usize,
@@ -153,7 +145,7 @@ impl<'a> Fetch<'a> {
         let length = (u64::from(last.location.offset) + u64::from(last.location.length) - start) as usize;
         let key = StoreKey::new(ObjectKind::Pack, self.reader.index.pack(first.location.pack));
         if let Err(error) = self.reader.store.get_range(&key, start, length, bytes) {
-            if self.is_trouble(&error) {
+            if is_trouble(&error) {
                 return Err(error.context(format!("read pack {}", key.id)));
             }
             // A pack cut short spoils only the blobs beyond the cut, and some may lie in another pack too: each is tried
@@ -207,13 +199,18 @@ impl<'a> Fetch<'a> {
             .or_else(|error| self.reader.read_spare(&one.request.blob, error).map(|found| *plain = found));
         match outcome {
             Ok(()) => arrived(one.request.place, plain),
-            Err(error) if self.is_trouble(&error) => Err(error),
+            Err(error) if is_trouble(&error) => Err(error),
             Err(error) => {
                 failed(one.request, error);
                 Ok(())
             }
         }
     }
+}
+
+/// What says nothing about the blob, but that the store is out of reach, or that nobody wants it any more.
+fn is_trouble(error: &lastgood_model::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled)
 }
 
 #[cfg(test)]

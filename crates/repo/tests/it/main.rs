@@ -5,6 +5,7 @@ mod check;
 mod copy;
 mod crash;
 mod cuts;
+mod far;
 mod forge;
 mod hostile;
 mod locks;
