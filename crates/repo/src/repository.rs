@@ -8,10 +8,11 @@ use crate::index::IndexCache;
 use crate::lock::{Clock, LockGuard, LockMode, Pause, hostname, system_clock, system_pause};
 use crate::read::{BlobReader, decompress};
 use crate::sha256::sha256;
+use crate::work::{calls_at_once, each};
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{Context, Error, ErrorKind, Id, KeyId, Monitor, Result, SnapshotId};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -323,20 +324,33 @@ impl Repository {
 
     /// All snapshots, oldest first. One that cannot be read goes to `damaged`.
     pub fn snapshots(&self, mut damaged: impl FnMut(SnapshotId, Error)) -> Result<Vec<Snapshot>> {
-        let mut snapshots = Vec::new();
-        for (id, size) in self.store.list(ObjectKind::Snapshot)? {
-            let read = match size <= SNAPSHOT_BYTES_MAX {
-                true => self.snapshot(SnapshotId(id)),
-                false => Err(Error::corrupt(format!("a snapshot of {size} bytes is none"))),
-            };
-            match read {
-                Ok(snapshot) => snapshots.push(snapshot),
-                // Removed by somebody else since the listing.
-                Err(error) if error.kind() == ErrorKind::Absent => {}
-                Err(error) if is_damage(&error) => damaged(SnapshotId(id), error),
-                Err(error) => return Err(error),
-            }
-        }
+        let (mut snapshots, mut unreadable) = (Vec::new(), Vec::new());
+        let listed = self.store.list(ObjectKind::Snapshot)?;
+        let found = Mutex::new((&mut snapshots, &mut unreadable));
+        // Each is a round trip to a far store.
+        each(
+            calls_at_once(&*self.store),
+            &Monitor::new(),
+            &listed,
+            || (),
+            |(), (id, size)| {
+                let read = match *size <= SNAPSHOT_BYTES_MAX {
+                    true => self.snapshot(SnapshotId(*id)),
+                    false => Err(Error::corrupt(format!("a snapshot of {size} bytes is none"))),
+                };
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                match read {
+                    Ok(snapshot) => found.0.push(snapshot),
+                    // Removed by somebody else since the listing.
+                    Err(error) if error.kind() == ErrorKind::Absent => {}
+                    Err(error) if is_damage(&error) => found.1.push((SnapshotId(*id), error)),
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            },
+        )?;
+        unreadable.sort_by_key(|(id, _)| *id);
+        unreadable.into_iter().for_each(|(id, error)| damaged(id, error));
         snapshots.sort_by_key(|s| (s.file.time, s.id));
         Ok(snapshots)
     }

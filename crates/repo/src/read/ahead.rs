@@ -7,22 +7,16 @@
 
 use super::BlobReader;
 use crate::index::{BlobRef, Location};
-use lastgood_model::store::{ObjectKind, Store, StoreKey};
+use crate::work::is_far;
+use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{ErrorKind, Result, TreeId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A store that would rather read so much in vain than be asked twice is far away.
-const FAR_GAP_BYTES: u64 = 128 << 10;
 /// Trees begin in regions of this length.
 const REGION_BYTES: u32 = 1 << 20;
 /// Regions kept.
 const REGIONS_MAX: usize = 24;
-
-/// True for a store of which every call is a round trip.
-pub(super) fn is_far(store: &dyn Store) -> bool {
-    store.capabilities().coalesce_gap_bytes >= FAR_GAP_BYTES
-}
 
 /// Regions that were read, the one used last at the end.
 #[derive(Default)]

@@ -13,6 +13,7 @@ use crate::crypto::Sealer;
 use crate::format::decode_tree;
 use crate::index::{BlobKind, BlobRef, Index, Location};
 use crate::sha256::sha256;
+use crate::work::calls_at_once;
 use ahead::Ahead;
 use lastgood_model::store::{ObjectKind, Store, StoreKey};
 use lastgood_model::{BlobId, Context, Error, ErrorKind, Node, Result, TreeId};
@@ -24,9 +25,6 @@ use zstd::zstd_safe::{self, DCtx, DParameter};
 pub(crate) const BLOB_BYTES_MAX: usize = 1 << 30;
 /// Largest window a frame may ask for: 2^27 bytes, what zstd's own command allows by default.
 const WINDOW_LOG_MAX: u32 = 27;
-
-/// Each thread that reads holds a few megabytes.
-const FAR_THREADS_MAX: usize = 8;
 
 /// Reads blobs of a repository; shared by all threads.
 pub struct BlobReader {
@@ -136,8 +134,7 @@ impl BlobReader {
     /// store as many as it likes calls at once, since most of them wait.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let wanted = if ahead::is_far(&*self.store) { self.store.capabilities().connections } else { 0 };
-        wanted.min(FAR_THREADS_MAX).max(cores + 1)
+        calls_at_once(&*self.store).max(cores + 1)
     }
 
     /// The plaintext of a file's blob.

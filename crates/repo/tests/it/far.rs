@@ -120,3 +120,25 @@ fn a_damaged_tree_of_a_far_store_is_told_and_spoils_no_other() {
     assert!(trees >= FOLDERS, "{trees}");
     assert_eq!(errors, [ErrorKind::Corrupt]);
 }
+
+#[test]
+fn all_points_of_a_far_store_are_listed_in_order_and_the_damaged_one_is_told() {
+    let rig = Rig::new();
+    let mut made: Vec<SnapshotId> =
+        (0..12u8).map(|n| save(&rig.open(), Chunking::Rows, &[("file", &[n][..])]).unwrap().id()).collect();
+    let key = StoreKey::new(ObjectKind::Snapshot, made.remove(5));
+    let mut bytes = rig.store.get(&key).unwrap();
+    bytes[30] ^= 1;
+    rig.store.remove(&key).unwrap();
+    rig.store.put(&key, &[&bytes]).unwrap();
+    let far = rig.open_through(Arc::new(Far(rig.store.clone())), system_clock()).unwrap();
+    let mut damaged = Vec::new();
+    let listed = far.snapshots(|id, _| damaged.push(id)).unwrap();
+    assert_eq!(listed.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), made);
+    assert_eq!(damaged, [SnapshotId(key.id)]);
+    // Nobody answers: an error, and not a shorter list.
+    let broken = lastgood_stores::FaultStore::new(Far(rig.store.clone()))
+        .with(lastgood_stores::Fault::on(Op::Get).of(ObjectKind::Snapshot).nth(3).fails_before(ErrorKind::Retry));
+    let broken = rig.open_through(Arc::new(broken), system_clock()).unwrap();
+    assert_eq!(broken.snapshots(|_, _| ()).unwrap_err().kind(), ErrorKind::Retry);
+}
