@@ -366,7 +366,16 @@ fn the_schema_knows_exactly_the_keys_that_are_read() {
     assert_eq!(keys(&defs["Policy"]), ["copies", "immutable", "media", "offsite", "verified_within"]);
     let way = crate::wiring::SECRET_NAMES.iter().chain(super::access::SETTINGS).copied();
     let own = [
-        "compression", "keep", "key", "limit_download", "limit_upload", "offsite", "patience", "quota", "timeout", "url",
+        "compression",
+        "keep",
+        "key",
+        "limit_download",
+        "limit_upload",
+        "offsite",
+        "patience",
+        "quota",
+        "timeout",
+        "url",
     ];
     let way = way.chain(super::access::OTHERS);
     let mut repository: Vec<&str> = way.chain(own).collect();
