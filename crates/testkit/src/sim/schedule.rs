@@ -12,6 +12,7 @@ use super::ActorId;
 use super::trace::{Event, Outcome};
 use super::world::{SimWorld, State, gone};
 use lastgood_model::{Error, ErrorKind, Result, Time};
+use std::io::Write;
 use std::sync::{Arc, Condvar, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -190,7 +191,8 @@ impl SimWorld {
                 (served, since) = (state.schedule.served, Instant::now());
             }
             if since.elapsed() >= patience.max(PATIENCE) && state.schedule.has_hung {
-                eprintln!("{}\nits threads do not even end when every call fails", state.hung());
+                let hung = state.hung();
+                let _ = writeln!(std::io::stderr(), "{hung}\nits threads do not even end when every call fails");
                 std::process::abort();
             }
             if since.elapsed() >= patience && !state.schedule.has_hung {

@@ -346,12 +346,12 @@ impl State {
         let before: Vec<Time> = (0..self.actors.len()).map(|actor| self.time(Some(actor))).collect();
         self.now += secs * 1_000_000_000;
         self.note((sleeper != usize::MAX).then_some(sleeper), 0, Event::Slept(secs), Outcome::Done);
-        for actor in 0..self.actors.len() {
+        for (actor, before) in before.into_iter().enumerate() {
             if actor == sleeper || self.schedule.is_frozen(actor, self.steps) {
                 continue;
             }
             let Some(mut keeper) = self.actors[actor].keeper.take() else { continue };
-            let renewal = keeper(before[actor], self.time(Some(actor)));
+            let renewal = keeper(before, self.time(Some(actor)));
             self.actors[actor].keeper = Some(keeper);
             if let Some(Renewal { place, old, new, bytes }) = renewal {
                 if !self.places[place].objects.contains_key(&Key::Object(old)) {

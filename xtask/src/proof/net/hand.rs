@@ -297,7 +297,7 @@ impl Job {
                     repository.forget_snapshot(&lock, point)?;
                 }
                 prune(
-                    &*repository,
+                    &repository,
                     &Monitor::new(),
                     &PruneOptions { max_unused: MaxUnused::Bytes(0), ..PruneOptions::default() },
                 )?;
