@@ -20,6 +20,9 @@ const STALE_SECS: i64 = 30 * 60;
 /// restic gives up when its lock was not refreshed for so long.
 const GIVES_UP_SECS: i64 = STALE_SECS - 5 * 60 * 3 / 2;
 
+/// Renews a lock: given the time before somebody slept, and after it.
+type Renewing = Box<dyn FnMut(Time, Time) -> Option<Renewal> + Send>;
+
 /// A stranger at work in one place.
 pub(crate) struct Stranger {
     hand: Hand,
@@ -91,10 +94,7 @@ impl Stranger {
         }
     }
 
-    fn write_lock(
-        &self,
-        exclusive: bool,
-    ) -> Result<(Arc<Held>, impl FnMut(Time, Time) -> Option<Renewal> + Send + 'static + use<>)> {
+    fn write_lock(&self, exclusive: bool) -> Result<(Arc<Held>, Renewing)> {
         let name = format!("stranger-{}", self.hand.actor);
         let seal = move |sealer: &Sealer, time: Time| -> Result<(StoreKey, Vec<u8>)> {
             let file = LockFile {
@@ -125,7 +125,7 @@ impl Stranger {
             let old = std::mem::replace(&mut *at, (time.secs, new)).1;
             Some(Renewal { place, old, new, bytes })
         };
-        Ok((held, renew))
+        Ok((held, Box::new(renew)))
     }
 
     /// Fails when the lock may have been taken for stale. From then on the caller must be steady.
