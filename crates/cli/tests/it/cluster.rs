@@ -80,13 +80,14 @@ fn url_through(proxy: &Proxy) -> String {
     url_at(proxy.address(), "shop").replace("us-east-1", "garage")
 }
 
-/// restic, over the network itself.
+/// restic, over the network itself. Without locks: a node that was away lists those that were removed meanwhile until the
+/// nodes compare what they have, and restic does not go on where what is listed cannot be read.
 fn check_by_restic(cluster: &Cluster, shop: &Shop, node: usize) {
     let place = format!("s3:http://{}/bucket/shop", cluster.address(node));
     let restic = Restic::newest(place, shop.path("lastgood.key"));
     let mut command = restic.command();
     command.env("AWS_ACCESS_KEY_ID", Cluster::KEY_ID).env("AWS_SECRET_ACCESS_KEY", Cluster::SECRET);
-    let output = command.env("AWS_DEFAULT_REGION", "garage").args(["check", "--read-data"]).output().unwrap();
+    let output = command.env("AWS_DEFAULT_REGION", "garage").args(["check", "--read-data", "--no-lock"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
