@@ -31,6 +31,8 @@ const STALE_AFTER_SECS: i64 = 30 * 60;
 const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Clocks of two hosts may differ by so much without anybody noticing.
 const SKEW_SECS: i64 = 60;
+/// Locks are listed so often at most until none of them is gone when it is read.
+const LOOKS_MAX: usize = 20;
 /// Between writing a lock and looking for others; restic's figure.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -98,6 +100,8 @@ struct Shared {
     file: LockFile,
     clock: Clock,
     current: Mutex<Id>,
+    /// When `current` was written.
+    refreshed: Mutex<Time>,
     stop: Mutex<bool>,
     wake: Condvar,
     lost: AtomicBool,
@@ -129,6 +133,7 @@ impl LockGuard {
         };
         let shared = Arc::new(Shared {
             current: Mutex::new(write(&*store, &sealer, &file)?),
+            refreshed: Mutex::new(file.time),
             store,
             sealer,
             file,
@@ -153,8 +158,13 @@ impl LockGuard {
     /// True while the lock has surely been there all along. After a long sleep of the machine it may have been taken
     /// for stale; then what was written under it must be looked at again before it is relied upon.
     pub fn is_sound(&self) -> bool {
-        let present = self.shared.store.size(&StoreKey::new(ObjectKind::Lock, *lock(&self.shared.current))).is_ok();
-        present && !self.shared.lost.load(Ordering::Relaxed)
+        // That it is there says nothing once others may have taken it away: it can come back, when a write of it that was
+        // repeated is carried out late.
+        let refreshed = lock(&self.shared.refreshed).secs;
+        let silent = (self.shared.clock)().secs.saturating_sub(refreshed).saturating_abs() > STALE_AFTER_SECS;
+        let id = *lock(&self.shared.current);
+        let present = self.shared.store.size(&StoreKey::new(ObjectKind::Lock, id)).is_ok();
+        present && !silent && !self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -176,7 +186,6 @@ impl Drop for LockGuard {
 
 impl Shared {
     fn keep_fresh(&self) {
-        let mut refreshed = (self.clock)();
         let mut stop = lock(&self.stop);
         // Asked before waiting, not only after: a lock may be dropped before this thread has come so far.
         while !*stop {
@@ -185,13 +194,13 @@ impl Shared {
             if *stop || !wait.timed_out() {
                 continue;
             }
-            self.refresh(&mut refreshed);
+            self.refresh();
         }
     }
 
     /// Puts a lock of the present moment in the place of the old one.
-    fn refresh(&self, refreshed: &mut Time) {
-        let now = (self.clock)();
+    fn refresh(&self) {
+        let (now, refreshed) = ((self.clock)(), *lock(&self.refreshed));
         // Timers stand still while a machine sleeps, so the wall clock is asked.
         let silent = now.secs.saturating_sub(refreshed.secs).saturating_abs() > STALE_AFTER_SECS;
         // Or somebody has taken it away, by hand or by a clock that is wrong.
@@ -204,7 +213,7 @@ impl Shared {
         match write(&*self.store, &self.sealer, &file) {
             Ok(id) => {
                 let old = std::mem::replace(&mut *lock(&self.current), id);
-                *refreshed = now;
+                *lock(&self.refreshed) = now;
                 let _ = self.store.remove(&StoreKey::new(ObjectKind::Lock, old));
                 lock(&HELD).remove(&old);
             }
@@ -227,6 +236,10 @@ fn write(store: &dyn Store, sealer: &Sealer, file: &LockFile) -> Result<Id> {
 }
 
 /// Looks at all locks but ours: clears stale ones away, and fails on one that excludes `mode`.
+///
+/// A lock that was there when they were listed and is not any more may have been refreshed: then its new self was not
+/// listed yet, and all are listed again. Names that are gone do not come back, so that this ends also where lists are
+/// stale.
 fn look(
     store: &dyn Store,
     sealer: &Sealer,
@@ -235,13 +248,40 @@ fn look(
     mine: Option<Id>,
     findings: &mut LockFindings,
 ) -> Result<()> {
+    let mut gone = BTreeSet::new();
+    for _ in 0..LOOKS_MAX {
+        if look_once(store, sealer, mode, clock, mine, &mut gone, findings)? {
+            return Ok(());
+        }
+    }
+    Err(Error::new(ErrorKind::Retry, format!("the locks of {} change faster than they can be read", store.location()))
+        .with_hint("try again; nothing was changed"))
+}
+
+/// The same once; false when it has to be done again.
+fn look_once(
+    store: &dyn Store,
+    sealer: &Sealer,
+    mode: LockMode,
+    clock: &Clock,
+    mine: Option<Id>,
+    gone: &mut BTreeSet<Id>,
+    findings: &mut LockFindings,
+) -> Result<bool> {
     (findings.others, findings.writers, findings.unreadable) = (0, 0, 0);
     let unreadable = Unreadable { store, sealer, now: clock() };
-    let listed = store.list(ObjectKind::Lock)?;
-    for (id, _) in listed.iter().copied().filter(|(id, _)| Some(*id) != mine) {
+    let listed: Vec<Id> = store.list(ObjectKind::Lock)?.into_iter().map(|(id, _)| id).collect();
+    let mut has_moved = false;
+    for &id in &listed {
+        if Some(id) == mine || gone.contains(&id) {
+            continue;
+        }
         let key = StoreKey::new(ObjectKind::Lock, id);
         let file = match read(store, sealer, &key)? {
-            Content::Gone => continue,
+            Content::Gone => {
+                has_moved |= gone.insert(id);
+                continue;
+            }
             Content::Lock(file) => file,
             Content::Unreadable { is_empty } => {
                 findings.unreadable += usize::from(unreadable.judge(id, is_empty, mode)? == Verdict::Stays);
@@ -272,10 +312,13 @@ fn look(
             findings.writers += usize::from(!file.reading);
         }
     }
-    if mode == LockMode::Exclusive && mine.is_some() {
-        unreadable.tidy(&listed.into_iter().map(|(id, _)| id).collect());
+    if has_moved {
+        return Ok(false);
     }
-    Ok(())
+    if mode == LockMode::Exclusive && mine.is_some() {
+        unreadable.tidy(&listed.into_iter().collect());
+    }
+    Ok(true)
 }
 
 /// What is under the name of a lock.
@@ -425,9 +468,9 @@ mod tests {
         /// A refresh so many seconds after the lock was taken.
         fn refresh_after(&self, seconds: i64) {
             let shared = &self.guard.shared;
-            let mut refreshed = shared.file.time;
-            self.now.store(refreshed.secs + seconds, Ordering::Relaxed);
-            shared.refresh(&mut refreshed);
+            *lock(&shared.refreshed) = shared.file.time;
+            self.now.store(shared.file.time.secs + seconds, Ordering::Relaxed);
+            shared.refresh();
         }
     }
 

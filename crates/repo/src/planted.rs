@@ -25,8 +25,6 @@ pub enum Planted {
     ResumeBlindly,
     /// Writers do not ask which packs are doomed.
     IgnoreDoomed,
-    /// A list is carried out although another program has replaced index files since.
-    VoidListsHold,
     /// Packs are removed while index files still name them.
     PacksFirst,
     /// Packs are removed before the removal of index files that name them is durable.
@@ -35,7 +33,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them, with the names by which they are asked for.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("delete-before-publishing", Self::DeleteBeforePublishing),
         ("ignore-new-snapshots", Self::IgnoreNewSnapshots),
         ("trust-stale-lists", Self::TrustStaleLists),
@@ -44,7 +42,6 @@ impl Planted {
         ("snapshot-before-packs", Self::SnapshotBeforePacks),
         ("resume-blindly", Self::ResumeBlindly),
         ("ignore-doomed", Self::IgnoreDoomed),
-        ("void-lists-hold", Self::VoidListsHold),
         ("packs-first", Self::PacksFirst),
         ("packs-before-sync", Self::PacksBeforeSync),
     ];

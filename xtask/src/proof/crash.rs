@@ -118,8 +118,19 @@ pub(super) fn name_of(planted: Planted) -> &'static str {
     Planted::ALL.iter().find(|(_, known)| *known == planted).map_or("", |(name, _)| *name)
 }
 
-/// Tries every step, then chains. With a mistake planted it ends at the first failure.
-pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Option<Planted>) -> Result<Outcome> {
+/// Tries every step of every verb, then chains. With a mistake planted it ends at the first failure.
+fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Option<Planted>) -> Result<Outcome> {
+    campaign_of(&Verb::DYING, seed, n, within, planted)
+}
+
+/// The same with every step of these verbs.
+fn campaign_of(
+    verbs: &[Verb],
+    seed: u64,
+    n: u64,
+    within: Option<Duration>,
+    planted: Option<Planted>,
+) -> Result<Outcome> {
     let bed = Bed::new()?;
     let outcome = Mutex::new(Outcome::default());
     let deaths = AtomicU64::new(0);
@@ -143,7 +154,7 @@ pub(crate) fn campaign(seed: u64, n: u64, within: Option<Duration>, planted: Opt
         stop.fetch_or(is_late, Relaxed);
         died > 0
     };
-    for verb in Verb::DYING {
+    for &verb in verbs {
         for nth in 1.. {
             let mut fired = false;
             for kind in CrashKind::ALL {

@@ -25,11 +25,13 @@ mod send;
 mod walk;
 
 use crate::index::Index;
+use crate::index_files::Believed;
 use crate::lock::{LockGuard, LockMode};
 use crate::pipe::Packer;
 use crate::read::BlobReader;
 use crate::repository::{Repository, Snapshot};
 use crate::session::leftovers::{Adopted, Found};
+use lastgood_model::store::ObjectKind;
 use lastgood_model::{Error, ErrorKind, Id, Monitor, PackId, Result, SnapshotId, Time};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -229,6 +231,15 @@ impl Ends {
         let (index, present) = to.load_index_of_present_packs()?;
         let target = BlobReader::new(to.store.clone(), to.sealer.clone(), index);
         Ok(Self { source, source_repository: from.clone(), target, present, doomed })
+    }
+
+    /// With everything that is there in the target, also what is doomed and was not begun to be removed.
+    fn as_they_are(from: &Arc<Repository>, to: &Repository) -> Result<Self> {
+        let doomed = crate::gc::going(to)?;
+        let present = to.store.list(ObjectKind::Pack)?.into_iter().collect();
+        let believed = Believed { present: Some(&present), doomed: Some(&doomed), quiet: true };
+        let target = BlobReader::new(to.store.clone(), to.sealer.clone(), to.load_index_of(&believed)?);
+        Ok(Self { source: from.reader()?, source_repository: from.clone(), target, present, doomed })
     }
 
     fn adopt(&self, to: &Repository, there: &[Snapshot], lock: &LockGuard, dry_run: bool) -> Result<Adopted> {

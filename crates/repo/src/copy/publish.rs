@@ -3,6 +3,7 @@
 use super::walk::{Lost, references};
 use super::{CopyReport, Ends, Hold, PointState};
 use crate::index::{BlobKind, BlobRef};
+use crate::lock::LockMode;
 use crate::repository::{Repository, Snapshot, put_unpacked};
 use crate::sha256::sha256;
 use lastgood_model::store::{ObjectKind, StoreKey};
@@ -117,7 +118,7 @@ pub(super) fn publish(
     to.store.sync().context("write snapshots")?;
     // The machine may have slept since the last look.
     if let Err(error) = hold.secure(monitor) {
-        withdraw(&hold, &written, report.same_key, monitor, error)?;
+        withdraw(&mut hold, &written, report.same_key, monitor, error)?;
     }
     for (place, snapshot, id) in written {
         let read_back = to.snapshot(id).context("read back snapshot")?;
@@ -130,20 +131,34 @@ pub(super) fn publish(
 }
 
 /// Takes back snapshot objects that were just written, as far as something of them is gone by now: nobody was told that they
-/// are there. Those that are whole stay, since somebody else may have sent the same point and rely on it. Where lists may be
-/// stale it cannot be told which are whole: then all that somebody else can have sent under the same name stay. Fails
-/// with `error` unless all are whole.
+/// are there. Where somebody else can have sent the same point under the same name, and told of it, that is done alone with
+/// the repository, or not at all; nor where lists may be stale, and whether they are whole cannot be told. Fails with
+/// `error` unless all are whole.
 fn withdraw(
-    hold: &Hold<'_>,
+    hold: &mut Hold<'_>,
     written: &[(usize, &Snapshot, SnapshotId)],
     is_shared: bool,
     monitor: &Monitor,
     error: Error,
 ) -> Result<()> {
     let to = hold.to;
+    let told = |error: Error, what: String, ids: &[SnapshotId]| {
+        let ids: Vec<String> = ids.iter().map(|id| format!("snapshots/{id}")).collect();
+        error.with_hint(format!("{what}; run `lastgood copy --mend`, which sends what they lack: {}", ids.join(", ")))
+    };
     let can_tell = to.store.capabilities().list_after_write;
-    let (fresh, none) = (Ends::open(&hold.ends.source_repository, to)?, Lost::new());
-    let mut judge = Judge::new(&fresh, &none, true);
+    if is_shared {
+        hold.lock = None;
+        match to.lock_within(LockMode::Exclusive, hold.wait, monitor) {
+            Ok(lock) if can_tell => hold.lock = Some(lock),
+            _ => {
+                let ids: Vec<SnapshotId> = written.iter().map(|(_, _, id)| *id).collect();
+                return Err(told(error, "these objects stay and may lack data".into(), &ids));
+            }
+        }
+    }
+    let (ends, none) = (Ends::as_they_are(&hold.ends.source_repository, to)?, Lost::new());
+    let mut judge = Judge::new(&ends, &none, true);
     let mut broken = Vec::new();
     for (_, snapshot, id) in written {
         if !can_tell || judge.look_at(snapshot.file.tree, 0, monitor)?.is_some() {
@@ -153,19 +168,14 @@ fn withdraw(
     if broken.is_empty() {
         return Ok(());
     }
-    let told = |what: String| {
-        let ids: Vec<String> = broken.iter().map(|id| format!("snapshots/{id}")).collect();
-        format!("{what}; run `lastgood copy --mend`, which sends what they lack: {}", ids.join(", "))
-    };
-    if is_shared && !can_tell {
-        return Err(error.with_hint(told("these objects stay and may lack data".into())));
-    }
     let remove = |id: &SnapshotId| to.store.remove(&StoreKey::new(ObjectKind::Snapshot, *id));
     let removed: Result<()> = broken.iter().try_for_each(remove).and_then(|()| to.store.sync());
     Err(match removed {
         Ok(()) => error,
-        Err(second) => error
-            .with_hint(told(format!("these objects could not be taken back ({}) and may lack data", second.chain()))),
+        Err(second) => {
+            let what = format!("these objects could not be taken back ({}) and may lack data", second.chain());
+            told(error, what, &broken)
+        }
     })
 }
 

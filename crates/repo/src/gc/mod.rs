@@ -47,7 +47,7 @@ use crate::work::{each, threads_for};
 use lastgood_model::store::{ObjectKind, StoreKey};
 use lastgood_model::{Error, ErrorKind, Id, Monitor, PackId, Result, Time};
 use repack::Until;
-use state::{Ledger, State};
+use state::Ledger;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -153,6 +153,11 @@ pub(crate) fn doomed(repository: &Repository) -> Result<HashSet<PackId>> {
     }
 }
 
+/// Packs that whoever wrote may be removing at this moment, or has removed.
+pub(crate) fn going(repository: &Repository) -> Result<HashSet<PackId>> {
+    Ledger::of(repository).map_or(Ok(HashSet::new()), |ledger| ledger.read().map(|state| state.going()))
+}
+
 /// Whether a writer that looked at `since` for what it may rely upon can still go by that, as long as its lock is sound. Where
 /// lists may be stale a pruner may not see that lock; there it leaves a list of doomed packs alone for a day, and so
 /// whoever has worked for longer than half of that looks again.
@@ -169,11 +174,9 @@ pub(crate) fn first_lost(
     packs: impl Iterator<Item = (PackId, Option<u64>)>,
     monitor: &Monitor,
 ) -> Result<Option<PackId>> {
-    let ledger = Ledger::of(repository);
-    // Before the packs are listed: who is removing them at this moment takes the list away when it is done.
-    let state = ledger.as_ref().map_or(Ok(State::default()), Ledger::read)?;
     let lists_are_true = repository.store.capabilities().list_after_write;
-    let going = if lists_are_true { state.going() } else { state.doomed() };
+    // Before the packs are listed: who is removing them at this moment takes the list away when it is done.
+    let going = if lists_are_true { going(repository)? } else { doomed(repository)? };
     let is_lost = |id: &PackId, length: Option<u64>, size: Option<u64>| {
         size.is_none() || length.is_some() && size != length || going.contains(id)
     };

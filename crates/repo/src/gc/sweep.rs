@@ -66,8 +66,7 @@ pub(super) fn resume(
     let present =
         |kind| -> Result<HashSet<Id>> { Ok(repository.store.list(kind)?.into_iter().map(|(id, _)| id).collect()) };
     let (snapshots, index_files) = (present(ObjectKind::Snapshot)?, present(ObjectKind::Index)?);
-    let believes = repository.has(Planted::VoidListsHold);
-    if !believes && !list.index_files.iter().all(|id| index_files.contains(&id.0)) {
+    if !list.index_files.iter().all(|id| index_files.contains(&id.0)) {
         return Ok(false);
     }
     let wait = options.lock_wait;
@@ -143,8 +142,7 @@ impl Sweep<'_> {
         let index_files: Vec<IndexId> =
             self.repository.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let present: HashMap<Id, u64> = self.repository.store.list(ObjectKind::Pack)?.into_iter().collect();
-        let believes = self.is_blind() || self.repository.has(Planted::VoidListsHold);
-        if !believes && !is_valid(&list, &index_files, &present) {
+        if !self.is_blind() && !is_valid(&list, &index_files, &present) {
             return Ok(Outcome::Void);
         }
 

@@ -85,6 +85,9 @@ impl CrashKind {
     pub const ALL: [Self; 5] = [Self::Before, Self::After, Self::Torn, Self::Unsynced, Self::SomeUnsynced];
 }
 
+/// No request is carried out so long after it was sent: by then every server has given the connection up.
+const LATE_NANOS_MAX: i64 = 10 * 60 * 1_000_000_000;
+
 /// A planned death.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {
@@ -160,6 +163,8 @@ pub(super) struct Actor {
 
 struct Late {
     due: u64,
+    /// It is never carried out after this time.
+    until: i64,
     place: usize,
     change: Change,
     by: ActorId,
@@ -280,7 +285,8 @@ impl SimWorld {
     /// Does everything at once that is still on its way.
     pub fn settle(&self) {
         let mut state = self.state();
-        for late in std::mem::take(&mut state.late) {
+        let now = state.now;
+        for late in std::mem::take(&mut state.late).into_iter().filter(|late| late.until >= now) {
             state.arrive(late);
         }
     }
@@ -321,16 +327,16 @@ impl State {
     /// What was on its way and arrives now.
     pub(super) fn deliver(&mut self) {
         let mut due = Vec::new();
-        let steps = self.steps;
+        let (steps, now) = (self.steps, self.now);
         self.late.retain_mut(|late| {
-            let is_due = late.due <= steps;
+            let is_due = late.due <= steps || late.until < now;
             if is_due {
                 let change = Change::Remove { key: late.change.key().clone() };
                 due.push(Late { change: std::mem::replace(&mut late.change, change), ..*late });
             }
             !is_due
         });
-        for late in due {
+        for late in due.into_iter().filter(|late| late.until >= now) {
             self.arrive(late);
         }
     }
@@ -384,7 +390,15 @@ impl State {
         };
         let (failed, lost_reply) = (is(troubles.failed), is(troubles.lost_reply));
         // What is removed twice or late was named anew meanwhile only where names are hashes of what is sent again.
-        let comes_again = matches!(change, Change::Put { .. });
+        let comes_again = match &change {
+            // Whoever has a clock that is wrong by more than half an hour takes a lock away at once, and nobody could tell
+            // one that comes back from one that stayed.
+            Change::Put { key: Key::Object(key), .. } if key.kind == ObjectKind::Lock => {
+                self.actors.iter().all(|actor| actor.skew_secs.abs() < 10 * 60)
+            }
+            Change::Put { .. } => true,
+            Change::Remove { .. } => false,
+        };
         let (late, twice) = (comes_again && is(troubles.late), comes_again && is(troubles.twice));
         if failed {
             self.note(actor, place, event, Outcome::Failed);
@@ -397,7 +411,8 @@ impl State {
         }
         if late || twice {
             let due = self.steps + 1 + self.rng.below(120);
-            self.late.push(Late { due, place, change: change.clone(), by: id });
+            let until = self.now + LATE_NANOS_MAX;
+            self.late.push(Late { due, until, place, change: change.clone(), by: id });
         }
         if late {
             self.note(actor, place, event, Outcome::Late);
@@ -433,7 +448,8 @@ impl State {
             (CrashKind::Before, _) | (_, None) => {}
             (CrashKind::Torn, Some(Change::Put { key, bytes, how })) => {
                 let shows = matches!(&key, Key::Object(key) if matches!(key.kind, ObjectKind::Pack | ObjectKind::Lock));
-                if shows {
+                // What is there already is not written again.
+                if shows && !self.places[place].objects.contains_key(&key) {
                     let part = bytes[..self.rng.below(bytes.len() as u64) as usize].to_vec();
                     let _ = self.apply(place, Some(id), Change::Put { key, bytes: Arc::new(part), how });
                 }

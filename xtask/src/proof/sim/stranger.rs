@@ -56,16 +56,22 @@ impl Stranger {
         Ok(key)
     }
 
+    /// Locks of others. As long as one is gone when it is read, since it was refreshed, all are read again.
     fn others(&self, mine: Option<Id>) -> Result<Vec<(Id, LockFile)>> {
-        let mut found = Vec::new();
-        for (id, _) in self.store.list(ObjectKind::Lock)?.into_iter().filter(|(id, _)| Some(*id) != mine) {
-            match self.repository.lock_file(id) {
-                Ok(file) => found.push((id, file)),
-                Err(error) if matches!(error.kind(), ErrorKind::Absent | ErrorKind::Corrupt) => {}
-                Err(error) => return Err(error),
+        loop {
+            let (mut found, mut has_moved) = (Vec::new(), false);
+            for (id, _) in self.store.list(ObjectKind::Lock)?.into_iter().filter(|(id, _)| Some(*id) != mine) {
+                match self.repository.lock_file(id) {
+                    Ok(file) => found.push((id, file)),
+                    Err(error) if error.kind() == ErrorKind::Absent => has_moved = true,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !has_moved {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
     fn lock(&self, exclusive: bool) -> Result<Arc<Held>> {
