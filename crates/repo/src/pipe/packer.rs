@@ -29,7 +29,7 @@ const OPEN_DATA_PACKS: usize = 2;
 const WRITES_IN_FLIGHT: usize = 2;
 /// and of a store that takes more calls at once, of which each waits for a round trip. Each holds a pack in memory, and
 /// its way into the store another.
-const WRITES_IN_FLIGHT_FAR: usize = 4;
+const WRITES_IN_FLIGHT_FAR: usize = 3;
 /// A store that likes so many calls at once is reached over a network.
 const FAR_CONNECTIONS: usize = 8;
 /// Blobs in an index file; restic keeps about as many.

@@ -9,7 +9,7 @@ use super::BlobReader;
 use crate::index::{BlobRef, Location};
 use crate::work::is_far;
 use lastgood_model::store::{ObjectKind, StoreKey};
-use lastgood_model::{ErrorKind, Result, TreeId};
+use lastgood_model::{Error, ErrorKind, Result, TreeId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,8 +28,17 @@ pub(super) struct Ahead {
 struct Region {
     pack: u32,
     start: u32,
-    /// `None` while nobody has read it, or could.
-    bytes: Mutex<Option<Vec<u8>>>,
+    state: Mutex<State>,
+}
+
+/// What is known of a region.
+#[derive(Default)]
+enum State {
+    #[default]
+    Unread,
+    Read(Vec<u8>),
+    /// The store did not answer. Who waited meanwhile is told the same, instead of waiting as long again.
+    Lost(ErrorKind, String),
 }
 
 impl Ahead {
@@ -37,12 +46,18 @@ impl Ahead {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = regions.iter().position(|region| (region.pack, region.start) == (pack, start));
         let region = known.and_then(|at| regions.remove(at));
-        let region = region.unwrap_or_else(|| Arc::new(Region { pack, start, bytes: Mutex::default() }));
+        let region = region.unwrap_or_else(|| Arc::new(Region { pack, start, state: Mutex::default() }));
         regions.push_back(region.clone());
         if regions.len() > REGIONS_MAX {
             regions.pop_front();
         }
         region
+    }
+
+    /// Has whoever comes next read it anew.
+    fn forget(&self, region: &Arc<Region>) {
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.retain(|known| !Arc::ptr_eq(known, region));
     }
 }
 
@@ -62,20 +77,27 @@ impl BlobReader {
         // The last tree that begins in the region may end beyond it.
         let end = self.index.tree_end(pack).min(start.saturating_add(REGION_BYTES)).max(offset.saturating_add(length));
         let region = self.ahead.region(pack, start);
-        let mut bytes = region.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = region.state.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = (offset - start) as usize..(offset - start) as usize + length as usize;
-        if bytes.as_ref().is_none_or(|bytes| bytes.len() < needed.end) {
+        if let State::Lost(kind, why) = &*state {
+            return Err(Error::new(*kind, why.clone()));
+        }
+        if !matches!(&*state, State::Read(bytes) if bytes.len() >= needed.end) {
             let key = StoreKey::new(ObjectKind::Pack, self.index.pack(pack));
             let mut read = Vec::new();
             match self.store.get_range(&key, u64::from(start), (end - start) as usize, &mut read) {
-                Ok(()) => *bytes = Some(read),
-                Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled) => return Err(error),
+                Ok(()) => *state = State::Read(read),
+                Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Cancelled) => {
+                    *state = State::Lost(error.kind(), error.chain());
+                    self.ahead.forget(&region);
+                    return Err(error);
+                }
                 Err(_) => return Ok(None),
             }
         }
-        let Some(envelope) = bytes.as_ref().and_then(|bytes| bytes.get(needed)) else { return Ok(None) };
-        let mut envelope = envelope.to_vec();
-        drop(bytes);
+        let State::Read(bytes) = &*state else { return Ok(None) };
+        let Some(mut envelope) = bytes.get(needed).map(<[u8]>::to_vec) else { return Ok(None) };
+        drop(state);
         let mut plain = Vec::new();
         Ok(self.open(&blob, &location, &mut envelope, &mut plain).is_ok().then_some(plain))
     }
