@@ -87,7 +87,8 @@ fn check_by_restic(cluster: &Cluster, shop: &Shop, node: usize) {
     let restic = Restic::newest(place, shop.path("lastgood.key"));
     let mut command = restic.command();
     command.env("AWS_ACCESS_KEY_ID", Cluster::KEY_ID).env("AWS_SECRET_ACCESS_KEY", Cluster::SECRET);
-    let output = command.env("AWS_DEFAULT_REGION", "garage").args(["check", "--read-data", "--no-lock"]).output().unwrap();
+    let output =
+        command.env("AWS_DEFAULT_REGION", "garage").args(["check", "--read-data", "--no-lock"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
