@@ -144,7 +144,7 @@ fn what_is_overwritten_stays_until_the_new_one_is_whole() {
         Ok(())
     });
     let planned = plan(&saved, &info(&server, "old"), &overwrite).unwrap();
-    assert!(planned.summary().notes.iter().any(|note| note.contains("room for both")), "{:?}", planned.summary());
+    assert!(planned.summary().meanwhile.iter().any(|note| note.contains("room for both")), "{:?}", planned.summary());
     planned.execute(&saved, &Monitor::new()).unwrap();
     saved.off_read();
     assert_eq!(mismatches(&saved, &server, "old", VerifyOptions::default()), "");
