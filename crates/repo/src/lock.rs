@@ -506,6 +506,82 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_came_back_after_it_was_taken_for_stale_is_not_sound() {
+        let held = Held::take();
+        held.now.fetch_add(STALE_AFTER_SECS, Ordering::Relaxed);
+        assert!(held.guard.is_sound());
+        held.now.fetch_add(1, Ordering::Relaxed);
+        assert!(!held.guard.is_sound(), "others may have taken it away, and a late write brought it back");
+    }
+
+    /// A lock is refreshed by another host just when it is to be read.
+    #[derive(Debug)]
+    struct Renewing {
+        memory: MemoryStore,
+        left: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl Store for Renewing {
+        fn location(&self) -> String {
+            self.memory.location()
+        }
+        fn capabilities(&self) -> lastgood_model::store::Capabilities {
+            self.memory.capabilities()
+        }
+        fn create(&self) -> Result<()> {
+            self.memory.create()
+        }
+        fn put(&self, key: &StoreKey, parts: &[&[u8]]) -> Result<()> {
+            self.memory.put(key, parts)
+        }
+        fn sync(&self) -> Result<()> {
+            self.memory.sync()
+        }
+        fn get(&self, key: &StoreKey) -> Result<Vec<u8>> {
+            if let Some(next) = lock(&self.left).pop() {
+                self.memory.put(&StoreKey::new(ObjectKind::Lock, Id(sha256(&next))), &[&next])?;
+                self.memory.remove(key)?;
+            }
+            self.memory.get(key)
+        }
+        fn get_range(&self, key: &StoreKey, at: u64, length: usize, out: &mut Vec<u8>) -> Result<()> {
+            self.memory.get_range(key, at, length, out)
+        }
+        fn size(&self, key: &StoreKey) -> Result<u64> {
+            self.memory.size(key)
+        }
+        fn list(&self, kind: ObjectKind) -> Result<Vec<(Id, u64)>> {
+            self.memory.list(kind)
+        }
+        fn remove(&self, key: &StoreKey) -> Result<()> {
+            self.memory.remove(key)
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_refreshed_while_locks_are_read_is_not_overlooked() {
+        let sealer = Arc::new(Sealer::new(&MasterKey::generate().unwrap()).unwrap());
+        let file = LockFile {
+            time: system_clock()(),
+            exclusive: true,
+            hostname: "elsewhere".into(),
+            username: "somebody".into(),
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            reading: false,
+        };
+        let sealed = || seal_unpacked(&sealer, &file.encode().unwrap()).unwrap();
+        let store = Renewing { memory: MemoryStore::new(), left: Mutex::new(vec![sealed(), sealed()]) };
+        let first = sealed();
+        store.put(&StoreKey::new(ObjectKind::Lock, Id(sha256(&first))), &[&first]).unwrap();
+        let store = Arc::new(store);
+        let taken = LockGuard::take(store.clone(), sealer, LockMode::Shared, system_clock(), &system_pause());
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::Locked);
+        assert!(lock(&store.left).is_empty());
+    }
+
+    #[test]
     fn a_lock_that_could_not_be_refreshed_stays_as_it_was() {
         let held = Held::take();
         let before = held.locks();

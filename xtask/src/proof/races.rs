@@ -352,24 +352,27 @@ mod tests {
     use super::*;
 
     #[test]
-    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
     fn no_meeting_of_actors_takes_what_is_needed() {
-        let outcome = campaign(1, 400, None, None).unwrap();
+        let outcome = campaign(1, 250, None, None).unwrap();
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-        assert!(outcome.packs_removed > 100 && outcome.points > 800, "{outcome:?}");
+        assert!(outcome.packs_removed > 60 && outcome.points > 500, "{outcome:?}");
     }
 
-    #[test]
-    #[ignore = "takes minutes: `cargo xtask test --full`, or the campaign itself"]
-    fn mistakes_that_are_planted_are_found() {
-        for planted in [
-            Planted::DeleteBeforePublishing,
-            Planted::IgnoreNewSnapshots,
-            Planted::TrustStaleLists,
-            Planted::LocksByAgeAlone,
-        ] {
+    fn assert_found(planted: &[Planted]) {
+        for &planted in planted {
             let outcome = campaign(1, 5_000, None, Some(planted)).unwrap();
             assert!(!outcome.failures.is_empty(), "{planted:?} was not found in {} schedules", outcome.schedules);
         }
+    }
+
+    #[test]
+    fn mistakes_that_are_planted_are_found() {
+        assert_found(&[Planted::IgnoreNewSnapshots, Planted::TrustStaleLists, Planted::LocksByAgeAlone]);
+    }
+
+    #[test]
+    #[ignore = "takes minutes, since these show in one of a thousand schedules: `cargo xtask test --full`"]
+    fn mistakes_that_show_rarely_are_found() {
+        assert_found(&[Planted::DeleteBeforePublishing, Planted::IgnoreDoomed]);
     }
 }

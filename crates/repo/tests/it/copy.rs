@@ -366,3 +366,38 @@ fn a_copy_that_lost_its_lock_takes_nothing_back_that_another_copy_may_have_told_
         }
     }
 }
+
+#[test]
+fn a_copy_that_cannot_be_alone_takes_nothing_back_under_a_name_that_others_use() {
+    let from = Rig::new();
+    let points = three_points(&from);
+    for is_alone in [true, false] {
+        let to = twin(&from);
+        let rig = to.over(to.store.clone());
+        // Its lock is lost, and so is a pack, at the moment of the first snapshot.
+        let store = StaleStore::with_true_lists(&to.store);
+        let other = Arc::new(std::sync::Mutex::new(None));
+        let others = other.clone();
+        store.before_snapshot(move || {
+            let lost = rig.keys_of(ObjectKind::Lock).into_iter().chain([rig.keys_of(ObjectKind::Pack)[0]]);
+            lost.for_each(|key| rig.store.remove(&key).unwrap());
+            *others.lock().unwrap() = (!is_alone).then(|| rig.open().lock(LockMode::Shared).unwrap());
+        });
+        let target = to.open_through(store, system_clock()).unwrap();
+        let error = copy(&from.open(), &target, &points, &Monitor::new(), CopyOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error:?}");
+        let left = to.snapshots();
+        if is_alone {
+            assert!(left.len() < 3, "{left:?}");
+            left.iter().for_each(|id| drop(contents(&to.open(), *id).unwrap()));
+        } else {
+            assert_eq!(left.len(), 3);
+            assert!(error.hint().unwrap().contains("copy --mend"), "{:?}", error.hint());
+        }
+        drop(other.lock().unwrap().take());
+        // And what was lost can be sent again.
+        let options = CopyOptions { mend: true, ..CopyOptions::default() };
+        let report = copy(&from.open(), &to.open(), &points, &Monitor::new(), options).unwrap();
+        assert_equal(&from, &to, &report);
+    }
+}

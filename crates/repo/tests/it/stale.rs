@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 /// Its lists, but those of locks, are as they were when [`Self::freeze`] was called, if it was.
 pub(crate) struct StaleStore {
     inner: MemoryStore,
+    is_stale: bool,
     frozen: Mutex<HashMap<ObjectKind, Vec<(Id, u64)>>>,
     /// Happens before a snapshot is written.
     before_snapshot: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -22,7 +23,16 @@ impl std::fmt::Debug for StaleStore {
 
 impl StaleStore {
     pub(crate) fn new(inner: &MemoryStore) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), frozen: Mutex::default(), before_snapshot: Mutex::default() })
+        Self::make(inner, true)
+    }
+
+    /// One that is as good as any other, and only tells when a snapshot is to be written.
+    pub(crate) fn with_true_lists(inner: &MemoryStore) -> Arc<Self> {
+        Self::make(inner, false)
+    }
+
+    fn make(inner: &MemoryStore, is_stale: bool) -> Arc<Self> {
+        Arc::new(Self { inner: inner.clone(), is_stale, frozen: Mutex::default(), before_snapshot: Mutex::default() })
     }
 
     pub(crate) fn freeze(&self) {
@@ -40,7 +50,7 @@ impl Store for StaleStore {
         self.inner.location()
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities { list_after_write: false, ..self.inner.capabilities() }
+        Capabilities { list_after_write: !self.is_stale, ..self.inner.capabilities() }
     }
     fn create(&self) -> Result<()> {
         self.inner.create()
