@@ -9,7 +9,7 @@
 //! seems to be from the future is no proof of silence and is left alone; it only ever stands in the way when either side
 //! is to delete, and then the error says that a clock is wrong. Whoever loses a lock to somebody else's wrong clock
 //! finds out ([`LockGuard::is_sound`]) and looks again before relying on anything. What is done about locks that cannot be
-//! read is told in [`unreadable`].
+//! read is told in the module `unreadable`.
 
 mod unreadable;
 
