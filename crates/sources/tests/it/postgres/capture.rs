@@ -333,7 +333,7 @@ fn patterns_choose_what_pg_dump_chooses() {
         (&["*.orders"], &[], &[], &[]),
         (&["public.orders*"], &["*_old"], &[], &[]),
         (&["\"S 2\".\"a.b\"", "other.x$y"], &[], &[], &[]),
-        (&["other.part*"], &[], &["s"], &[]),
+        (&["other.parted", "s.part"], &[], &["s"], &[]),
         (&[], &["orders"], &[], &[]),
         (&[], &[], &["s*"], &[]),
         (&[], &[], &["\"S 2\"", "other"], &[]),
