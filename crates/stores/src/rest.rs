@@ -132,6 +132,14 @@ impl RestStore {
         pulse.beat(0);
         let status = response.status();
         if status.is_success() {
+            // No server of repositories answers with a page for people; who stands in between and asks for a login does.
+            let content =
+                response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if content.starts_with("text/html") {
+                let message = format!("{act}: a web page came instead of an answer from {}", self.place);
+                return Err(Error::new(ErrorKind::Retry, message)
+                    .with_hint("does a proxy or a network that wants a login stand in between?"));
+            }
             return Ok(response);
         }
         let wait = answer::retry_after(&response);

@@ -5,7 +5,7 @@ use super::answer::Act;
 use crate::bridge::Pulse;
 use crate::together::together;
 use lastgood_model::store::{ObjectKind, StoreKey};
-use lastgood_model::{Context, Id, Result};
+use lastgood_model::{Error, ErrorKind, Id, Result};
 
 /// Sizes asked for at once where the list does not tell them.
 const SIZES_AT_ONCE: usize = 16;
@@ -18,15 +18,20 @@ struct Entry {
 
 /// Ids and sizes; names that are no ids are passed over.
 pub(super) fn with_sizes(text: &[u8]) -> Result<Vec<(Id, u64)>> {
-    let entries: Option<Vec<Entry>> = serde_json::from_slice(text).context("read the list of objects")?;
+    let entries: Option<Vec<Entry>> = serde_json::from_slice(text).map_err(no_list)?;
     let entries = entries.unwrap_or_default().into_iter();
     Ok(entries.filter_map(|entry| Some((id(&entry.name)?, entry.size))).collect())
 }
 
 /// Ids alone.
 pub(super) fn names(text: &[u8]) -> Result<Vec<Id>> {
-    let names: Option<Vec<String>> = serde_json::from_slice(text).context("read the list of objects")?;
+    let names: Option<Vec<String>> = serde_json::from_slice(text).map_err(no_list)?;
     Ok(names.unwrap_or_default().iter().filter_map(|name| id(name)).collect())
+}
+
+/// An answer that is no list says nothing about what is there.
+fn no_list(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Retry, "the answer is no list of objects").with_source(error)
 }
 
 fn id(name: &str) -> Option<Id> {

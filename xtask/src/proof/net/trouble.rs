@@ -102,7 +102,7 @@ impl Trouble {
             14 => ("503 with a long time", Action::slow_down(3600)),
             15 => ("slow answer", Action::Delay(Duration::from_millis(200))),
             16 => ("dripping answer", Action::Drip(Duration::from_millis(2))),
-            _ => ("a page of somebody else", Action::Answer(200, Vec::new(), page)),
+            _ => ("a page of somebody else", Action::Answer(200, vec![("content-type", "text/html".to_owned())], page)),
         };
         if rng.below(7) == 0 {
             return Self { name: "expired credentials", action: Some(expired(kind)), broken: None, span, seed };
