@@ -5,6 +5,7 @@ mod place;
 mod postgres;
 
 pub(crate) use access::{SECRET_NAMES, abilities};
+pub(crate) use lastgood_stores::{Mount, Rates};
 pub(crate) use place::Place;
 pub(crate) use postgres::{
     Database, Server, covers, grants, holds_password, is_postgres_url, left_by_restores, proof_servers, reach,

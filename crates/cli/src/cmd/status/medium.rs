@@ -1,7 +1,7 @@
 //! What a repository lies on, as far as its location tells.
 
+use crate::wiring::Mount;
 use lastgood_model::status::Known;
-use lastgood_stores::Mount;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
