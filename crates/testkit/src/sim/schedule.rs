@@ -185,23 +185,27 @@ impl SimWorld {
     fn watch(&self) {
         let mut state = self.state();
         let (ended, patience) = (state.schedule.ended.clone(), state.schedule.patience);
-        let (mut served, mut since) = (state.schedule.served, Instant::now());
+        // Time in which this whole process was stopped counts as two looks at most.
+        let look = patience / 8;
+        let (mut served, mut idle, mut looked) = (state.schedule.served, Duration::ZERO, Instant::now());
         while state.schedule.turns.iter().any(|turn| turn.runs) {
             if state.schedule.served != served {
-                (served, since) = (state.schedule.served, Instant::now());
+                (served, idle) = (state.schedule.served, Duration::ZERO);
             }
-            if since.elapsed() >= patience.max(PATIENCE) && state.schedule.has_hung {
+            if idle >= patience.max(PATIENCE) && state.schedule.has_hung {
                 let hung = state.hung();
                 let _ = writeln!(std::io::stderr(), "{hung}\nits threads do not even end when every call fails");
                 std::process::abort();
             }
-            if since.elapsed() >= patience && !state.schedule.has_hung {
+            if idle >= patience && !state.schedule.has_hung {
                 state.schedule.has_hung = true;
                 state.actors.iter_mut().for_each(|actor| actor.is_dead = true);
                 state.schedule.turns.iter().for_each(|turn| turn.wake.notify_all());
-                since = Instant::now();
+                idle = Duration::ZERO;
             }
-            state = ended.wait_timeout(state, patience / 8).unwrap_or_else(|e| e.into_inner()).0;
+            state = ended.wait_timeout(state, look).unwrap_or_else(|e| e.into_inner()).0;
+            idle += looked.elapsed().min(look * 2);
+            looked = Instant::now();
         }
     }
 
