@@ -353,9 +353,9 @@ mod tests {
 
     #[test]
     fn no_meeting_of_actors_takes_what_is_needed() {
-        let outcome = campaign(1, 250, None, None).unwrap();
+        let outcome = campaign(1, 100, None, None).unwrap();
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-        assert!(outcome.packs_removed > 60 && outcome.points > 500, "{outcome:?}");
+        assert!(outcome.packs_removed > 30 && outcome.points > 200, "{outcome:?}");
     }
 
     fn assert_found(planted: &[Planted]) {
@@ -367,12 +367,12 @@ mod tests {
 
     #[test]
     fn mistakes_that_are_planted_are_found() {
-        assert_found(&[Planted::IgnoreNewSnapshots, Planted::TrustStaleLists, Planted::LocksByAgeAlone]);
+        assert_found(&[Planted::IgnoreNewSnapshots, Planted::LocksByAgeAlone]);
     }
 
     #[test]
-    #[ignore = "takes minutes, since these show in one of a thousand schedules: `cargo xtask test --full`"]
+    #[ignore = "takes minutes, since these show in one of hundreds of schedules: `cargo xtask test --full`"]
     fn mistakes_that_show_rarely_are_found() {
-        assert_found(&[Planted::DeleteBeforePublishing, Planted::IgnoreDoomed]);
+        assert_found(&[Planted::TrustStaleLists, Planted::DeleteBeforePublishing, Planted::IgnoreDoomed]);
     }
 }
